@@ -1,0 +1,20 @@
+// Stopping in good order: a loop asks stop_requested() between steps, saves, and returns ExitCode::kStopped.
+#pragma once
+
+namespace blt {
+
+// From now on the first SIGINT or SIGTERM only sets the flag; a second SIGINT ends the process at once (exit
+// code 130). Call it once a program can stop in good order; before, and in programs that never do, a signal
+// ends them as usual.
+void catch_stop_signals();
+
+// Whether a signal has come. Thread-safe.
+bool stop_requested();
+
+// Sets the flag as a signal would, for tests and for embedding programs.
+void request_stop();
+
+// Forgets an earlier request.
+void clear_stop_request();
+
+}  // namespace blt

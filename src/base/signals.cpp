@@ -1,0 +1,35 @@
+#include "blt/base/signals.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+
+namespace blt {
+
+namespace {
+
+std::atomic<bool> stop{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers may only touch lock-free atomics");
+
+extern "C" void on_stop_signal(int signal) {
+  constexpr int kInterrupted = 130;  // as shells report a Ctrl-C
+  if (stop.exchange(true) && signal == SIGINT) _exit(kInterrupted);
+}
+
+}  // namespace
+
+void catch_stop_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_stop_signal;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;  // a read or write under way goes on
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+bool stop_requested() { return stop.load(); }
+void request_stop() { stop.store(true); }
+void clear_stop_request() { stop.store(false); }
+
+}  // namespace blt

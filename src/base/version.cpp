@@ -1,0 +1,7 @@
+#include "blt/base/version.h"
+
+namespace blt {
+
+const char* version() { return BLT_VERSION; }
+
+}  // namespace blt
