@@ -1,0 +1,65 @@
+// Byte embeddings plus hashed n-gram embeddings, with the gradient of the tables as touched rows.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "blt/batch.h"
+
+namespace blt {
+
+// Which n-grams are hashed, into how many rows. `functions` x `sizes` tables of `rows` rows lie one after
+// another in one fused table, function-major: table f * sizes.size() + s holds rows [t * rows, (t + 1) *
+// rows).
+struct NgramHash {
+  std::vector<int64_t> sizes;  // group sizes n, each at least 1; empty: no n-gram tables
+  int64_t rows = 0;            // rows per table
+  int64_t functions = 1;       // hash functions, each with its own prime (cycling after 11)
+
+  int64_t num_tables() const { return static_cast<int64_t>(sizes.size()) * functions; }
+};
+
+// The gradient of a table as the rows that were touched: autograd cannot carry a count that stays on the
+// device.
+struct RowGradient {
+  at::Tensor ids;        // [capacity] int32; the first `count` are distinct, in increasing order
+  at::Tensor values;     // [capacity, C] the gradient of each of those rows
+  at::Tensor count;      // [] int32, on the device of the table
+  int64_t capacity = 0;  // known on the host; on the CPU equal to count
+};
+
+namespace ops {
+
+//   bytes      [T] int32 ids, T ids into D documents
+//   returns    [T, num_tables] int32: row of the fused table for every position and table
+//
+// The n-gram that ends at a position, hashed as sum_t x[i - n + 1 + t] * p^t in wrapping int64, modulo `rows`
+// (floored). Windows start anew in each document and are filled with 0 before its start. Throws c10::Error on
+// a wrong rank or dtype, on sizes or rows below 1, and when the fused table would have 2^31 rows or more.
+//
+// Source: Byte Latent Transformer (arXiv:2412.09871), section 3.2.1, equations 2 to 4 and appendix 12.
+at::Tensor ngram_ids(const at::Tensor& bytes, const Segments& documents, const NgramHash& hash);
+
+//   bytes        [T] int32 ids in [0, V)
+//   byte_table   [V, C] floating
+//   ngram_table  [num_tables * rows, C] same dtype and device; undefined when there are no tables
+//   gradients    where the backward appends the touched rows of ngram_table, merged and sorted by row; may be
+//   null when gradients
+//                are off. Must outlive the backward.
+//   returns      [T, C]: byte_table[bytes[i]] + sum over tables of ngram_table[id]
+//
+// Differentiable in byte_table (a dense gradient) and, through `gradients`, in ngram_table: no dense table is
+// ever made. Deterministic; a row's result does not depend on the other documents, bit for bit. Throws
+// c10::Error on a wrong rank, dtype, device or width, and (CPU) on an id outside the vocabulary.
+at::Tensor ngram_embedding(const at::Tensor& bytes, const Segments& documents, const at::Tensor& byte_table,
+                           const at::Tensor& ngram_table, const NgramHash& hash,
+                           std::vector<RowGradient>* gradients);
+
+// Adds gradients of the same table: the union of the rows, values of equal rows added in the order given. An
+// empty list gives a RowGradient with capacity 0 and undefined tensors.
+RowGradient merge(const std::vector<RowGradient>& gradients);
+
+}  // namespace ops
+}  // namespace blt

@@ -1,0 +1,230 @@
+// ngram_embedding: schemas, doors, derivative, shapes.
+#include "blt/ops/ngram_embedding.h"
+
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <limits>
+
+#include "ops/door.h"
+#include "ops/ngram_embedding/hash_plan.h"
+
+namespace blt::ops {
+namespace {
+
+using at::Tensor;
+
+TORCH_LIBRARY_FRAGMENT(blt, m) {
+  m.def(
+      "ngram_ids(Tensor bytes, Tensor offsets, int longest, int[] sizes, int rows, int functions) -> Tensor");
+  m.def(
+      "ngram_embedding(Tensor bytes, Tensor offsets, int longest, Tensor byte_table, Tensor? ngram_table, "
+      "int[] sizes, int rows, int functions) -> Tensor");
+  // Column t of ids [T, tables] lies in [t * rows, (t + 1) * rows). On the CPU the results have `count` rows, elsewhere (and on meta)
+  // T * tables.
+  m.def("touched_rows(Tensor grad, Tensor ids, int rows) -> (Tensor ids, Tensor values, Tensor count)");
+  m.def("byte_table_gradient(Tensor grad, Tensor bytes, int vocabulary) -> Tensor");
+  m.def(
+      "merge_rows(Tensor[] ids, Tensor[] values, Tensor[] counts) -> (Tensor ids, Tensor values, Tensor "
+      "count)");
+}
+
+using Ids = Tensor(const Tensor& bytes, const Tensor& offsets, int64_t longest, at::IntArrayRef sizes,
+                   int64_t rows, int64_t functions);
+using Embedding = Tensor(const Tensor& bytes, const Tensor& offsets, int64_t longest,
+                         const Tensor& byte_table, const std::optional<Tensor>& ngram_table,
+                         at::IntArrayRef sizes, int64_t rows, int64_t functions);
+using TouchedRows = std::tuple<Tensor, Tensor, Tensor>(const Tensor& grad, const Tensor& ids, int64_t rows);
+using ByteTableGradient = Tensor(const Tensor& grad, const Tensor& bytes, int64_t vocabulary);
+using MergeRows = std::tuple<Tensor, Tensor, Tensor>(at::TensorList ids, at::TensorList values,
+                                                     at::TensorList counts);
+
+Tensor call_ids(const Tensor& bytes, const Tensor& offsets, int64_t longest, const NgramHash& hash) {
+  static const auto op = schema<Ids>("blt::ngram_ids");
+  return op.call(bytes, offsets, longest, hash.sizes, hash.rows, hash.functions);
+}
+
+Tensor call_embedding(const Tensor& bytes, const Tensor& offsets, int64_t longest, const Tensor& byte_table,
+                      const std::optional<Tensor>& ngram_table, const NgramHash& hash) {
+  static const auto op = schema<Embedding>("blt::ngram_embedding");
+  return op.call(bytes, offsets, longest, byte_table, ngram_table, hash.sizes, hash.rows, hash.functions);
+}
+
+// The n-gram table is an input, so that a graph exists for it alone too; its gradient goes to `gradients`.
+struct NgramEmbeddingFunction : torch::autograd::Function<NgramEmbeddingFunction> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& bytes, const Tensor& offsets,
+                        int64_t longest, const Tensor& byte_table, const std::optional<Tensor>& ngram_table,
+                        const NgramHash& hash, std::vector<RowGradient>* gradients) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    context->save_for_backward({bytes, offsets});
+    context->saved_data["longest"] = longest;
+    context->saved_data["vocabulary"] = byte_table.size(0);
+    context->saved_data["sizes"] = hash.sizes;
+    context->saved_data["rows"] = hash.rows;
+    context->saved_data["functions"] = hash.functions;
+    context->saved_data["gradients"] = static_cast<int64_t>(reinterpret_cast<intptr_t>(gradients));
+    return call_embedding(bytes, offsets, longest, byte_table, ngram_table, hash);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    auto& data = context->saved_data;
+    torch::autograd::variable_list result(7);
+    if (context->needs_input_grad(kByteTable)) {
+      static const auto op = schema<ByteTableGradient>("blt::byte_table_gradient");
+      result[3] = op.call(grads[0], saved[0], data["vocabulary"].toInt());
+    }
+    if (!data["sizes"].toIntVector().empty() && context->needs_input_grad(kNgramTable)) {
+      auto* gradients =
+          reinterpret_cast<std::vector<RowGradient>*>(static_cast<intptr_t>(data["gradients"].toInt()));
+      const NgramHash hash{data["sizes"].toIntVector(), data["rows"].toInt(), data["functions"].toInt()};
+      const Tensor ids = call_ids(saved[0], saved[1], data["longest"].toInt(), hash);
+      static const auto op = schema<TouchedRows>("blt::touched_rows");
+      RowGradient rows;
+      std::tie(rows.ids, rows.values, rows.count) = op.call(grads[0], ids, hash.rows);
+      rows.capacity = rows.ids.size(0);
+      gradients->push_back(std::move(rows));
+    }
+    return result;
+  }
+
+  // Places among the tensors that forward takes.
+  static constexpr size_t kByteTable = 2, kNgramTable = 3;
+};
+
+bool takes_gradient(const Tensor& x) {
+  return at::GradMode::is_enabled() && x.defined() && x.requires_grad();
+}
+
+Tensor autograd(const Tensor& bytes, const Tensor& offsets, int64_t longest, const Tensor& byte_table,
+                const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
+                int64_t functions) {
+  TORCH_CHECK(!takes_gradient(ngram_table.value_or(Tensor())),
+              "ngram_embedding: the schema has no place for the gradient of ngram_table; call "
+              "touched_rows, or blt::ops::ngram_embedding in C++");
+  return NgramEmbeddingFunction::apply(bytes, offsets, longest, byte_table, ngram_table,
+                                       checked_hash(sizes, rows, functions), nullptr);
+}
+
+Tensor meta_ids(const Tensor& bytes, const Tensor&, int64_t, at::IntArrayRef sizes, int64_t rows,
+                int64_t functions) {
+  check_bytes("ngram_ids", bytes);
+  return bytes.new_empty({bytes.size(0), checked_hash(sizes, rows, functions).num_tables()});
+}
+
+Tensor meta_embedding(const Tensor& bytes, const Tensor&, int64_t, const Tensor& byte_table,
+                      const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
+                      int64_t functions) {
+  check_bytes("ngram_embedding", bytes);
+  check_tables(bytes, byte_table, ngram_table.value_or(Tensor()), checked_hash(sizes, rows, functions));
+  return byte_table.new_empty({bytes.size(0), byte_table.size(1)});
+}
+
+std::tuple<Tensor, Tensor, Tensor> meta_rows(const Tensor& grad, const Tensor& ids, int64_t) {
+  return {ids.new_empty({ids.numel()}), grad.new_empty({ids.numel(), grad.size(1)}), ids.new_empty({})};
+}
+
+Tensor meta_byte_table(const Tensor& grad, const Tensor&, int64_t vocabulary) {
+  return grad.new_empty({vocabulary, grad.size(1)});
+}
+
+std::tuple<Tensor, Tensor, Tensor> meta_merge(at::TensorList ids, at::TensorList values,
+                                              at::TensorList counts) {
+  int64_t capacity = 0;
+  for (const Tensor& x : ids) capacity += x.size(0);
+  return {ids[0].new_empty({capacity}), values[0].new_empty({capacity, values[0].size(1)}),
+          counts[0].new_empty({})};
+}
+
+TORCH_LIBRARY_IMPL(blt, Autograd, m) { m.impl("ngram_embedding", autograd); }
+
+TORCH_LIBRARY_IMPL(blt, Meta, m) {
+  m.impl("ngram_ids", meta_ids);
+  m.impl("ngram_embedding", meta_embedding);
+  m.impl("touched_rows", meta_rows);
+  m.impl("byte_table_gradient", meta_byte_table);
+  m.impl("merge_rows", meta_merge);
+}
+
+}  // namespace
+
+NgramHash checked_hash(at::IntArrayRef sizes, int64_t rows, int64_t functions) {
+  NgramHash hash{sizes.vec(), rows, functions};
+  if (sizes.empty()) return hash;
+  for (const int64_t size : sizes)
+    TORCH_CHECK(size >= 1, "ngram_embedding: group sizes start at 1, got ", size);
+  TORCH_CHECK(rows >= 1, "ngram_embedding: a table has at least 1 row, got ", rows);
+  TORCH_CHECK(functions >= 1, "ngram_embedding: at least 1 hash function, got ", functions);
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  TORCH_CHECK(functions <= kMost && rows <= kMost / hash.num_tables(), "ngram_embedding: ", hash.num_tables(),
+              " tables of ", rows, " rows have 2^31 rows or more");
+  return hash;
+}
+
+void check_bytes(const char* op, const Tensor& bytes) {
+  TORCH_CHECK(bytes.dim() == 1 && bytes.scalar_type() == at::kInt, op, ": bytes must be [T] int32, got ",
+              bytes.scalar_type(), " ", bytes.sizes());
+}
+
+void check_tables(const Tensor& bytes, const Tensor& byte_table, const Tensor& ngram_table,
+                  const NgramHash& hash) {
+  TORCH_CHECK(
+      byte_table.dim() == 2 && byte_table.is_floating_point() && byte_table.device() == bytes.device(),
+      "ngram_embedding: byte_table must be floating [V, C] on ", bytes.device(), ", got ",
+      byte_table.scalar_type(), " ", byte_table.sizes(), " on ", byte_table.device());
+  const int64_t tables = hash.num_tables();
+  TORCH_CHECK(ngram_table.defined() == (tables > 0), "ngram_embedding: ", tables,
+              " tables, but ngram_table is ", ngram_table.defined() ? "defined" : "undefined");
+  if (tables == 0) return;
+  TORCH_CHECK(ngram_table.dim() == 2 && ngram_table.size(0) == tables * hash.rows &&
+                  ngram_table.size(1) == byte_table.size(1),
+              "ngram_embedding: ngram_table must be [", tables * hash.rows, ", ", byte_table.size(1),
+              "], got ", ngram_table.sizes());
+  TORCH_CHECK(
+      ngram_table.scalar_type() == byte_table.scalar_type() && ngram_table.device() == byte_table.device(),
+      "ngram_embedding: byte_table is ", byte_table.scalar_type(), " on ", byte_table.device(),
+      ", ngram_table ", ngram_table.scalar_type(), " on ", ngram_table.device());
+}
+
+Tensor ngram_ids(const Tensor& bytes, const Segments& documents, const NgramHash& hash) {
+  check_bytes("ngram_ids", bytes);
+  check_covers("ngram_ids", "bytes", documents, bytes);
+  return call_ids(bytes, documents.offsets, documents.longest,
+                  checked_hash(hash.sizes, hash.rows, hash.functions));
+}
+
+Tensor ngram_embedding(const Tensor& bytes, const Segments& documents, const Tensor& byte_table,
+                       const Tensor& ngram_table, const NgramHash& hash,
+                       std::vector<RowGradient>* gradients) {
+  check_bytes("ngram_embedding", bytes);
+  check_covers("ngram_embedding", "bytes", documents, bytes);
+  check_tables(bytes, byte_table, ngram_table, checked_hash(hash.sizes, hash.rows, hash.functions));
+  const auto table = ngram_table.defined() ? std::optional<Tensor>(ngram_table) : std::nullopt;
+  if (!takes_gradient(ngram_table) && !takes_gradient(byte_table))
+    return call_embedding(bytes, documents.offsets, documents.longest, byte_table, table, hash);
+  TORCH_CHECK(gradients != nullptr || !takes_gradient(ngram_table),
+              "ngram_embedding: ngram_table takes a gradient, but `gradients` is null");
+  return NgramEmbeddingFunction::apply(bytes, documents.offsets, documents.longest, byte_table, table, hash,
+                                       gradients);
+}
+
+RowGradient merge(const std::vector<RowGradient>& gradients) {
+  std::vector<Tensor> ids, values, counts;
+  for (const RowGradient& gradient : gradients) {
+    if (!gradient.ids.defined()) continue;
+    ids.push_back(gradient.ids);
+    values.push_back(gradient.values);
+    counts.push_back(gradient.count);
+  }
+  if (ids.empty()) return {};
+  if (ids.size() == 1) return {ids[0], values[0], counts[0], ids[0].size(0)};
+  static const auto op = schema<MergeRows>("blt::merge_rows");
+  RowGradient merged;
+  std::tie(merged.ids, merged.values, merged.count) = op.call(ids, values, counts);
+  merged.capacity = merged.ids.size(0);
+  return merged;
+}
+
+}  // namespace blt::ops

@@ -1,0 +1,76 @@
+// rms_norm on the CPU: tensors to pointers, rows to threads.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include "ops/cpu/kernel_type.h"
+#include "ops/rms_norm/check.h"
+#include "ops/rms_norm/cpu_kernel.h"
+
+namespace blt::ops {
+namespace {
+
+using at::Tensor;
+
+std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight, double eps) {
+  check_rms_norm(x, weight);
+  const auto type = kernel_type(x);
+  const Tensor x_ = ready(x, type), weight_ = ready(weight, type);
+  Tensor out = at::empty_like(x_), inverse = at::empty({x.size(0)}, x_.options());
+  with_type(type, [&]<class T>(T) {
+    const RmsNorm<T> a{x_.const_data_ptr<T>(),
+                       weight_.const_data_ptr<T>(),
+                       out.data_ptr<T>(),
+                       inverse.data_ptr<T>(),
+                       x.size(1),
+                       static_cast<T>(eps)};
+    const auto kernel = BLT_KERNEL(rms_norm<T>);
+    at::parallel_for(0, x.size(0), row_grain(a.columns),
+                     [&](int64_t first, int64_t last) { kernel(a, first, last); });
+  });
+  return {out.to(x.scalar_type()), inverse};
+}
+
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& weight,
+                                    const Tensor& inverse) {
+  check_rms_norm(x, weight);
+  TORCH_CHECK(grad.sizes() == x.sizes(), "rms_norm_backward: grad must be like x ", x.sizes(), ", got ",
+              grad.sizes());
+  TORCH_CHECK(inverse.dim() == 1 && inverse.size(0) == x.size(0), "rms_norm_backward: inverse must be [",
+              x.size(0), "], got ", inverse.sizes());
+  const auto type = kernel_type(x);
+  const Tensor grad_ = ready(grad, type), x_ = ready(x, type), weight_ = ready(weight, type),
+               inverse_ = ready(inverse, type);
+  const int64_t rows = x.size(0), columns = x.size(1), chunks = (rows + kNormChunk - 1) / kNormChunk;
+  Tensor grad_x = at::empty_like(x_), grad_weight = at::empty_like(weight_);
+  const Tensor chunk_sums = at::empty({chunks, columns}, x_.options());
+  with_type(type, [&]<class T>(T) {
+    const RmsNormBackward<T> b{grad_.const_data_ptr<T>(),
+                               x_.const_data_ptr<T>(),
+                               weight_.const_data_ptr<T>(),
+                               inverse_.const_data_ptr<T>(),
+                               grad_x.data_ptr<T>(),
+                               chunk_sums.data_ptr<T>(),
+                               grad_weight.data_ptr<T>(),
+                               rows,
+                               columns};
+    const auto kernel = BLT_KERNEL(rms_norm_backward<T>);
+    at::parallel_for(0, chunks, 1 + row_grain(columns) / kNormChunk,
+                     [&](int64_t first, int64_t last) { kernel(b, first, last); });
+    const auto reduce = BLT_KERNEL(rms_norm_grad_weight<T>);
+    at::parallel_for(0, columns, row_grain(chunks),
+                     [&](int64_t first, int64_t last) { reduce(b, first, last); });
+  });
+  return {grad_x.to(x.scalar_type()), grad_weight.to(weight.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(blt, CPU, m) {
+  m.impl("rms_norm", forward);
+  m.impl("rms_norm_backward", backward);
+}
+
+}  // namespace blt::ops

@@ -1,0 +1,12 @@
+// What row_adamw_'s arguments must be, wherever it is entered.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace blt::ops {
+
+void check_row_adamw(const at::Tensor& table, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+                     const at::Tensor& ids, const at::Tensor& values, const at::Tensor& count,
+                     const at::Tensor& scale, int64_t step);
+
+}  // namespace blt::ops

@@ -1,0 +1,74 @@
+// row_adamw_: schema, door, and its meta version, which does nothing.
+#include "blt/ops/row_adamw.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include "ops/door.h"
+#include "ops/row_adamw/check.h"
+
+namespace blt::ops {
+namespace {
+
+using at::Tensor;
+
+TORCH_LIBRARY_FRAGMENT(blt, m) {
+  m.def(
+      "row_adamw_(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor ids, Tensor values, "
+      "Tensor count, Tensor scale, float learning_rate, float beta1, float beta2, float eps, float "
+      "weight_decay, "
+      "int step) -> ()");
+}
+
+using Update = void(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids,
+                    const Tensor& values, const Tensor& count, const Tensor& scale, double learning_rate,
+                    double beta1, double beta2, double eps, double weight_decay, int64_t step);
+
+void meta(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
+          const Tensor& count, const Tensor& scale, double, double, double, double, double, int64_t step) {
+  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
+}
+
+TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("row_adamw_", meta); }
+
+}  // namespace
+
+void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& ids,
+                     const Tensor& values, const Tensor& count, const Tensor& scale, int64_t step) {
+  TORCH_CHECK(table.dim() == 2, "row_adamw_: table must be [R, C], got ", table.sizes());
+  for (const Tensor* x : {&table, &exp_avg, &exp_avg_sq})
+    TORCH_CHECK(x->sizes() == table.sizes() && x->scalar_type() == at::kFloat && x->is_contiguous(),
+                "row_adamw_: table and moments must be contiguous float32 ", table.sizes(), ", got ",
+                x->scalar_type(), " ", x->sizes());
+  TORCH_CHECK(ids.dim() == 1 && ids.scalar_type() == at::kInt,
+              "row_adamw_: ids must be [capacity] int32, got ", ids.scalar_type(), " ", ids.sizes());
+  TORCH_CHECK(values.dim() == 2 && values.size(0) == ids.size(0) && values.size(1) == table.size(1) &&
+                  values.is_floating_point(),
+              "row_adamw_: values must be floating [", ids.size(0), ", ", table.size(1), "], got ",
+              values.scalar_type(), " ", values.sizes());
+  TORCH_CHECK(count.numel() == 1 && count.scalar_type() == at::kInt,
+              "row_adamw_: count must be one int32, got ", count.scalar_type(), " ", count.sizes());
+  TORCH_CHECK(scale.numel() == 1 && scale.scalar_type() == at::kFloat,
+              "row_adamw_: scale must be one float32, got ", scale.scalar_type(), " ", scale.sizes());
+  for (const Tensor* x : {&exp_avg, &exp_avg_sq, &ids, &values, &count, &scale})
+    TORCH_CHECK(x->device() == table.device(), "row_adamw_: the table is on ", table.device(),
+                ", but another argument on ", x->device());
+  TORCH_CHECK(step >= 1, "row_adamw_: steps count from 1, got ", step);
+}
+
+void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGradient& gradient,
+                const Tensor& scale, const AdamWStep& step) {
+  RowGradient rows = gradient;
+  if (!rows.ids.defined()) {  // nothing was touched
+    const auto ints = table.options().dtype(at::kInt);
+    rows.ids = at::empty({0}, ints);
+    rows.values = at::empty({0, table.dim() == 2 ? table.size(1) : 0}, table.options());
+    rows.count = at::zeros({}, ints);
+  }
+  static const auto op = schema<Update>("blt::row_adamw_");
+  op.call(table, exp_avg, exp_avg_sq, rows.ids, rows.values, rows.count, scale, step.learning_rate,
+          step.beta1, step.beta2, step.eps, step.weight_decay, step.step);
+}
+
+}  // namespace blt::ops

@@ -1,0 +1,78 @@
+// Cases of ngram_embedding and row_adamw_.
+#pragma once
+
+#include <ATen/ops/embedding.h>
+
+#include "blt/ops/ngram_embedding.h"
+#include "blt/ops/row_adamw.h"
+#include "op_case.h"
+
+namespace blt {
+
+constexpr uint64_t kHashPrimes[] = {1000000007, 5915587277, 1500450271, 3267000013, 5754853343, 4093082899,
+                                    9576890767, 3628273133, 2860486313, 5463458053, 3367900313};
+
+// The definition, term by term.
+inline at::Tensor plain_ngram_ids(const at::Tensor& bytes, const Segments& documents, const NgramHash& hash) {
+  const int64_t T = bytes.size(0), num_sizes = static_cast<int64_t>(hash.sizes.size());
+  const at::Tensor positions = documents.positions();
+  at::Tensor ids = at::empty({T, hash.num_tables()}, at::kInt);
+  for (int64_t t = 0; t < hash.num_tables(); ++t)
+    for (int64_t i = 0; i < T; ++i) {
+      const int64_t n = hash.sizes[t % num_sizes], before = positions[i].item<int32_t>();
+      uint64_t h = 0, power = 1;
+      for (int64_t j = n - 1; j >= 0; --j) {  // the id j places back, oldest first
+        if (j <= before) h += static_cast<uint64_t>(int64_t{bytes[i - j].item<int32_t>()}) * power;
+        power *= kHashPrimes[t / num_sizes % 11];
+      }
+      const int64_t rest = static_cast<int64_t>(h) % hash.rows;
+      ids[i][t] = static_cast<int32_t>(t * hash.rows + (rest < 0 ? rest + hash.rows : rest));
+    }
+  return ids;
+}
+
+inline std::string describe(const NgramHash& hash) {
+  std::string result =
+      "rows" + std::to_string(hash.rows) + " functions" + std::to_string(hash.functions) + " n";
+  for (const int64_t size : hash.sizes) result += std::to_string(size) + "_";
+  return result;
+}
+
+// Inputs: byte table, n-gram table (not differentiated here: its gradient are rows), ids.
+inline OpCase ngram_embedding_case(int64_t T, int64_t D, int64_t C, const NgramHash& hash) {
+  constexpr int64_t kIds = 30;
+  Rng seeded(13);
+  const Segments documents = seeded.segments(T, D);
+  const at::Tensor bytes = seeded.integer({T}, 0, kIds);
+  const at::Tensor ids = hash.num_tables() > 0 && T < 1000 ? plain_ngram_ids(bytes, documents, hash)
+                                                           : ops::ngram_ids(bytes, documents, hash);
+  OpCase c;
+  c.name =
+      "T" + std::to_string(T) + " D" + std::to_string(D) + " C" + std::to_string(C) + " " + describe(hash);
+  c.inputs = [=](Rng& rng) -> Tensors {
+    Tensors inputs{rng.normal({kIds, C}), at::Tensor(), bytes};
+    if (hash.num_tables() > 0) inputs[1] = rng.normal({hash.num_tables() * hash.rows, C});
+    return inputs;
+  };
+  c.op = [=](const Tensors& in) {
+    return ops::ngram_embedding(in[2], documents.to(in[0].device()), in[0], in[1], hash, nullptr);
+  };
+  c.reference = [=](const Tensors& in) {
+    at::Tensor total = at::embedding(in[0], bytes);
+    for (int64_t t = 0; t < hash.num_tables(); ++t) total = total + at::embedding(in[1], ids.select(1, t));
+    return total;
+  };
+  c.differentiable = {0};
+  c.bytes_moved = 4.0 * T * C * static_cast<double>(2 + hash.num_tables());
+  return c;
+}
+
+// The backward: a gradient and ids to touched rows, given back as a dense table. Data decides the number of rows, so there is no meta
+// version to compare with.
+inline at::Tensor dense_rows(const RowGradient& rows, int64_t num_rows, int64_t C) {
+  at::Tensor table = at::zeros({num_rows, C}, rows.values.options());
+  const int64_t count = rows.count.item<int32_t>();
+  return table.index_copy_(0, rows.ids.slice(0, 0, count).to(at::kLong), rows.values.slice(0, 0, count));
+}
+
+}  // namespace blt

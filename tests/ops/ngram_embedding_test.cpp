@@ -1,0 +1,227 @@
+#include "blt/ops/ngram_embedding.h"
+
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "message.h"
+#include "ngram_embedding_cases.h"
+#include "op_tests.h"
+
+BLT_OP_TESTS(NgramEmbedding, ngram_embedding_case(29, 3, 5, {{3, 4, 5}, 41, 1}),
+             ngram_embedding_case(29, 3, 16, {{8, 1, 3, 3}, 7, 2}),
+             ngram_embedding_case(29, 29, 33, {{2, 4}, 1, 1}), ngram_embedding_case(1, 1, 1, {{6}, 3, 12}),
+             ngram_embedding_case(40, 2, 20, {}), ngram_embedding_case(0, 0, 8, {{3, 4}, 5, 1}),
+             ngram_embedding_case(2000, 3, 24, {{3, 4, 5}, 1000, 1}));
+
+namespace blt {
+namespace {
+
+nlohmann::json golden() {
+  std::ifstream file(std::string(BLT_GOLDEN_DIR) + "/hash.json");
+  return nlohmann::json::parse(file);
+}
+
+at::Tensor ints(const std::vector<int32_t>& values) { return at::tensor(values, at::kInt); }
+
+Segments one_document(const at::Tensor& x) { return Segments::uniform(1, x.size(0), at::kCPU); }
+
+// A hash with `function` as its last function, and the ids of that function alone.
+at::Tensor ids_of(const at::Tensor& bytes, int64_t function, int64_t size, int64_t rows) {
+  const NgramHash hash{{size}, rows, function + 1};
+  return ops::ngram_ids(bytes, one_document(bytes), hash).select(1, function) -
+         static_cast<int32_t>(function * rows);
+}
+
+TEST(NgramIds, EqualTheReferences) {
+  const nlohmann::json cases = golden()["cases"];
+  ASSERT_EQ(cases.size(), 486u);
+  for (const auto& c : cases)
+    EXPECT_TRUE(
+        at::equal(ids_of(ints(c["tokens"]), c["hash_func"], c["group_size"], c["vocab"]), ints(c["ids"])))
+        << c["name"] << " function " << c["hash_func"] << " size " << c["group_size"];
+}
+
+// Sums before the modulo, seen through several moduli: their product exceeds 2^64, so they tell all int64 apart.
+TEST(NgramIds, WrapAroundLikeTheReferences) {
+  const nlohmann::json cases = golden()["raw_int64"];
+  ASSERT_FALSE(cases.empty());
+  for (const auto& c : cases) {
+    const at::Tensor raw = at::tensor(c["int64"].get<std::vector<int64_t>>(), at::kLong);
+    const int64_t function = c["hash_func"];
+    for (const int64_t rows :
+         {(int64_t{1} << 27) - 39, (int64_t{1} << 27) - 1, int64_t{100000007}, int64_t{1}})
+      EXPECT_TRUE(at::equal(ids_of(ints(c["tokens"]), function, c["group_size"], rows).to(at::kLong),
+                            raw.remainder(rows)));
+  }
+}
+
+TEST(NgramIds, EqualTheDefinitionForAnyIds) {
+  Rng rng(17);
+  const at::Tensor bytes = rng.integer({64}, INT32_MIN, INT32_MAX);
+  const Segments documents = rng.segments(64, 5);
+  for (const NgramHash& hash :
+       {NgramHash{{1, 2, 3, 8, 20}, 50002, 2}, NgramHash{{5}, 2147483647, 1}, NgramHash{{9, 3}, 1, 13}})
+    EXPECT_TRUE(at::equal(ops::ngram_ids(bytes, documents, hash), plain_ngram_ids(bytes, documents, hash)))
+        << describe(hash);
+}
+
+struct Tables {
+  at::Tensor bytes, ngrams;
+};
+
+Tables random_tables(const NgramHash& hash, int64_t C, at::ScalarType dtype = at::kFloat) {
+  Rng rng(19);
+  return {rng.normal({40, C}).to(dtype), rng.normal({hash.num_tables() * hash.rows, C}).to(dtype)};
+}
+
+// The rows of one backward pass with the gradient `weights`.
+RowGradient backward_rows(const at::Tensor& bytes, const Segments& documents, Tables tables,
+                          const NgramHash& hash, const at::Tensor& weights) {
+  tables.ngrams = tables.ngrams.detach().requires_grad_();
+  std::vector<RowGradient> gradients;
+  ops::ngram_embedding(bytes, documents, tables.bytes, tables.ngrams, hash, &gradients).backward(weights);
+  TORCH_CHECK(gradients.size() == 1 && !tables.ngrams.grad().defined(), "one gradient, as rows");
+  return gradients[0];
+}
+
+TEST(NgramEmbedding, TouchedRowsAreTheDenseGradient) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
+    for (const int64_t T : {1, 50, 700}) {
+      const NgramHash hash{{4, 2, 3}, 61, 2};
+      Rng rng(T);
+      const Segments documents = rng.segments(T, (T + 24) / 25);
+      const at::Tensor bytes = rng.integer({T}, 0, 3);  // few ids: many equal rows
+      const Tables tables = random_tables(hash, 21, dtype);
+      const at::Tensor weights = rng.normal({T, 21}).to(dtype);
+      const RowGradient rows = backward_rows(bytes, documents, tables, hash, weights);
+
+      const int64_t count = rows.count.item<int32_t>();
+      EXPECT_EQ(rows.capacity, count);
+      EXPECT_EQ(rows.ids.size(0), count);
+      EXPECT_TRUE(rows.ids.diff().gt(0).all().item<bool>());
+
+      at::Tensor dense = tables.ngrams.to(at::kDouble).detach().requires_grad_();
+      const at::Tensor ids = plain_ngram_ids(bytes, documents, hash);
+      at::Tensor total = at::zeros({T, 21}, at::kDouble);
+      for (int64_t t = 0; t < hash.num_tables(); ++t) total = total + at::embedding(dense, ids.select(1, t));
+      total.backward(weights.to(at::kDouble));
+      EXPECT_EQ(count, dense.grad().ne(0).any(1).sum().item<int64_t>());
+      const double tolerance = dtype == at::kDouble ? 1e-13 : 2e-5;
+      EXPECT_TRUE(at::allclose(dense_rows(rows, dense.size(0), 21).to(at::kDouble), dense.grad(), tolerance,
+                               tolerance));
+    }
+}
+
+TEST(NgramEmbedding, TouchedRowsDoNotDependOnThreads) {
+  const NgramHash hash{{3, 4, 5, 6}, 997, 1};
+  Rng rng(23);
+  const at::Tensor bytes = rng.integer({3000}, 0, 4);
+  const Segments documents = rng.segments(3000, 4);
+  const Tables tables = random_tables(hash, 40);
+  const at::Tensor weights = rng.normal({3000, 40}).to(at::kFloat);
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const RowGradient alone = backward_rows(bytes, documents, tables, hash, weights);
+  for (const int threads : {2, 5}) {
+    at::set_num_threads(threads);
+    const RowGradient rows = backward_rows(bytes, documents, tables, hash, weights);
+    EXPECT_TRUE(at::equal(rows.ids, alone.ids) && at::equal(rows.values, alone.values)) << threads;
+  }
+  at::set_num_threads(before);
+}
+
+TEST(NgramEmbedding, NothingIsComputedForAFrozenTable) {
+  const NgramHash hash{{3}, 11, 1};
+  const at::Tensor bytes = ints({1, 5, 6, 7});
+  Tables tables = random_tables(hash, 4);
+  tables.bytes.requires_grad_();
+  std::vector<RowGradient> gradients;
+  ops::ngram_embedding(bytes, one_document(bytes), tables.bytes, tables.ngrams, hash, &gradients)
+      .sum()
+      .backward();
+  EXPECT_TRUE(gradients.empty());
+  EXPECT_EQ(tables.bytes.grad().sum().item<float>(), 16);
+  // And with the byte table frozen, the rows still come.
+  const RowGradient rows =
+      backward_rows(bytes, one_document(bytes), random_tables(hash, 4), hash, at::ones({4, 4}));
+  EXPECT_EQ(rows.values.sum().item<float>(), 16);
+}
+
+TEST(NgramEmbedding, ADocumentDoesNotDependOnItsNeighbours) {
+  const NgramHash hash{{3, 8}, 101, 1};
+  Rng rng(29);
+  const at::Tensor bytes = rng.integer({90}, 0, 40);
+  const Tables tables = random_tables(hash, 23);
+  const at::Tensor packed = ops::ngram_embedding(bytes, Segments::from_lengths({31, 5, 54}), tables.bytes,
+                                                 tables.ngrams, hash, nullptr);
+  const at::Tensor middle = bytes.slice(0, 31, 36);
+  const at::Tensor alone =
+      ops::ngram_embedding(middle, one_document(middle), tables.bytes, tables.ngrams, hash, nullptr);
+  EXPECT_TRUE(at::equal(packed.slice(0, 31, 36), alone));
+}
+
+RowGradient rows_of(const std::vector<int32_t>& ids, const std::vector<float>& values) {
+  const auto count = static_cast<int64_t>(ids.size());
+  return {ints(ids), at::tensor(values).unsqueeze(1), at::scalar_tensor(count, at::kInt), count};
+}
+
+TEST(MergeRows, AddsEqualRowsInTheOrderGiven) {
+  const RowGradient merged =
+      ops::merge({rows_of({1, 5, 70000}, {1e8f, 2, 3}), RowGradient{}, rows_of({0, 5}, {7, 4}),
+                  rows_of({1, 70000}, {-1e8f, 5}), rows_of({1}, {0.25f})});
+  EXPECT_TRUE(at::equal(merged.ids, ints({0, 1, 5, 70000})));
+  EXPECT_TRUE(at::equal(merged.values.squeeze(1), at::tensor({7.f, 0.25f, 6.f, 8.f})));
+  EXPECT_EQ(merged.count.item<int32_t>(), 4);
+  EXPECT_EQ(merged.capacity, 4);
+}
+
+TEST(MergeRows, OfNothingIsNothingAndOfOneItself) {
+  EXPECT_EQ(ops::merge({}).capacity, 0);
+  EXPECT_FALSE(ops::merge({RowGradient{}}).ids.defined());
+  const RowGradient one = rows_of({3}, {2});
+  EXPECT_TRUE(ops::merge({one}).values.is_same(one.values));
+}
+
+// Rows beyond `count` are not read.
+TEST(MergeRows, LooksAtCountRows) {
+  RowGradient padded = rows_of({2, 4, -1}, {1, 2, 100});
+  padded.count.fill_(2);
+  EXPECT_TRUE(at::equal(ops::merge({padded, rows_of({4}, {3})}).values.squeeze(1), at::tensor({1.f, 5.f})));
+}
+
+TEST(NgramEmbedding, RefusesWhatDoesNotFit) {
+  const NgramHash hash{{3, 4}, 10, 1};
+  const at::Tensor bytes = ints({1, 2, 39});
+  const Segments documents = one_document(bytes);
+  const Tables tables = random_tables(hash, 4);
+  const auto call = [&](const at::Tensor& x, const at::Tensor& byte_table, const at::Tensor& ngram_table,
+                        const NgramHash& h) {
+    return ops::ngram_embedding(x, documents, byte_table, ngram_table, h, nullptr);
+  };
+  EXPECT_MESSAGE(call(bytes.to(at::kLong), tables.bytes, tables.ngrams, hash),
+                 "bytes must be [T] int32, got Long");
+  EXPECT_MESSAGE(call(ints({1, 2}), tables.bytes, tables.ngrams, hash),
+                 "the segments cover 3 rows, but bytes has 2");
+  EXPECT_MESSAGE(call(ints({1, 40, 2}), tables.bytes, tables.ngrams, hash),
+                 "id 40 is not in the vocabulary of 40");
+  EXPECT_MESSAGE(call(ints({1, -1, 2}), tables.bytes, tables.ngrams, hash),
+                 "id -1 is not in the vocabulary of 40");
+  EXPECT_MESSAGE(call(bytes, tables.bytes[0], tables.ngrams, hash), "byte_table must be floating [V, C]");
+  EXPECT_MESSAGE(call(bytes, tables.bytes, at::Tensor(), hash), "2 tables, but ngram_table is undefined");
+  EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams, NgramHash{}),
+                 "0 tables, but ngram_table is defined");
+  EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.slice(0, 0, 19), hash),
+                 "ngram_table must be [20, 4], got [19, 4]");
+  EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.to(at::kDouble), hash), "ngram_table Double");
+  EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.clone().requires_grad_(), hash),
+                 "`gradients` is null");
+  EXPECT_MESSAGE(ops::ngram_ids(bytes, documents, {{0}, 10, 1}), "group sizes start at 1, got 0");
+  EXPECT_MESSAGE(ops::ngram_ids(bytes, documents, {{3}, 0, 1}), "a table has at least 1 row, got 0");
+  EXPECT_MESSAGE(ops::ngram_ids(bytes, documents, {{3, 4}, 1 << 30, 1}), "2 tables of 1073741824 rows");
+}
+
+}  // namespace
+}  // namespace blt

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "blt/ops/rms_norm.h"
+#include "op_case.h"
+
+namespace blt {
+
+inline OpCase rms_norm_case(int64_t N, int64_t C, double eps = 1e-5) {
+  return {
+      .name = "N" + std::to_string(N) + "_C" + std::to_string(C),
+      .inputs = [=](Rng& rng) -> Tensors {
+        return {rng.normal({N, C}) * 3, rng.normal({C}) + 1};
+      },
+      .op = [=](const Tensors& in) { return ops::rms_norm(in[0], in[1], eps); },
+      .reference =
+          [=](const Tensors& in) { return in[1] * in[0] * (in[0].square().mean(-1, true) + eps).rsqrt(); },
+      .differentiable = {0, 1},
+      .bytes_moved = 8.0 * static_cast<double>(N * C),
+  };
+}
+
+}  // namespace blt
