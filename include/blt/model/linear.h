@@ -1,0 +1,50 @@
+// A matrix without bias, which can be frozen for inference.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "blt/ops/packed_linear.h"
+
+namespace blt {
+
+// y = x weight^T. weight [out, in], filled with truncated_normal_(std) (default: in^-0.5).
+// Not thread-safe while training; forward of a frozen one may be called from several threads at once.
+class LinearImpl : public torch::nn::Module {
+ public:
+  LinearImpl(int64_t in, int64_t out, std::optional<double> std = std::nullopt);
+
+  at::Tensor forward(const at::Tensor& x) const;  // [N, in] -> [N, out]
+
+  // From here on the weight does not change and takes no gradient, and each row of the result depends on that
+  // row of x alone, bit for bit (ops/packed_linear.h). Keeps a second, packed copy of the weight.
+  void freeze();
+
+  at::Tensor weight;
+
+ private:
+  std::optional<ops::PackedWeight> packed_;
+};
+TORCH_MODULE(Linear);
+
+// A gain per channel after normalising by the root mean square. weight [dim], ones.
+class RmsNormImpl : public torch::nn::Module {
+ public:
+  RmsNormImpl(int64_t dim, double eps);
+
+  at::Tensor forward(const at::Tensor& x) const;  // [N, dim] -> [N, dim]
+
+  at::Tensor weight;
+
+ private:
+  double eps_;
+};
+TORCH_MODULE(RmsNorm);
+
+// Freezes every parameter below `module`: no gradients, packed weights.
+void freeze(torch::nn::Module& module);
+
+}  // namespace blt

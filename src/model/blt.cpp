@@ -1,0 +1,40 @@
+#include "blt/model/blt.h"
+
+#include <ATen/ops/linear.h>
+
+#include <string>
+#include <utility>
+
+namespace blt {
+
+void BltConfig::validate(Errors& errors) const {
+  const auto check = [&](const char* section, const TransformerConfig& config) {
+    Errors found;
+    config.validate_width(local_dim, found);
+    for (const auto& [key, message] : found.items()) errors.add(std::string(section) + "." + key, message);
+  };
+  check("local_encoder", local_encoder);
+  check("local_decoder", local_decoder);
+}
+
+BltImpl::BltImpl(const BltConfig& config) : config_(config) {
+  const int64_t dim = config.local_dim;
+  const int64_t k = config.cross_attn_k;
+  local_encoder = register_module("local_encoder",
+                                  LocalEncoder(config.local_encoder, config.ngram, dim, k, config.window));
+  latent_transformer =
+      register_module("latent_transformer", LatentTransformer(config.latent_transformer, k * dim));
+  local_decoder = register_module(
+      "local_decoder",
+      LocalDecoder(config.local_decoder, dim, config.latent_transformer.dim, k, config.window));
+  if (!config.tie_embeddings) lm_head = register_module("lm_head", Linear(dim, kVocabulary));
+}
+
+at::Tensor BltImpl::forward(const Batch& batch) {
+  const auto [h_bytes, h_patches] = local_encoder(batch);                            // [T, C], [P, k C]
+  const at::Tensor latents = latent_transformer(h_patches, batch.latent_documents);  // [P, C']
+  const at::Tensor h = local_decoder(h_bytes, latents, batch);                       // [T, C]
+  return lm_head.is_empty() ? at::linear(h, local_encoder->embedding->byte_table) : lm_head(h);  // [T, V]
+}
+
+}  // namespace blt

@@ -1,0 +1,31 @@
+#include "blt/model/cross_attention.h"
+
+#include <cmath>
+
+#include "blt/ops/segment_attention.h"
+
+namespace blt {
+
+CrossAttentionImpl::CrossAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer)
+    : head_dim_(dim / config.heads) {
+  const int64_t kv_dim = head_dim_ * config.num_kv_heads();
+  const double std = config.init_std(dim, dim, layer);
+  q_norm = register_module("q_norm", RmsNorm(dim, config.norm_eps));
+  k_norm = register_module("k_norm", RmsNorm(dim, config.norm_eps));
+  q_proj = register_module("q_proj", Linear(dim, dim, std));
+  k_proj = register_module("k_proj", Linear(dim, kv_dim, std));
+  v_proj = register_module("v_proj", Linear(dim, kv_dim, std));
+  o_proj = register_module("o_proj", Linear(dim, dim, std));
+}
+
+at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const at::Tensor& kv, const Segments& x_segments,
+                                       const Segments& kv_segments) {
+  const auto heads = [&](const at::Tensor& y) { return y.view({y.size(0), -1, head_dim_}); };
+  const at::Tensor memory = k_norm(kv);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
+  const at::Tensor seen = ops::segment_attention(heads(q_proj(q_norm(x))), heads(k_proj(memory)),
+                                                 heads(v_proj(memory)), x_segments, kv_segments, scale);
+  return x + o_proj(seen.view({x.size(0), -1}));
+}
+
+}  // namespace blt

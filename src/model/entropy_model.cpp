@@ -1,0 +1,33 @@
+#include "blt/model/entropy_model.h"
+
+#include <ATen/ops/dropout.h>
+
+#include "blt/ops/cross_entropy.h"
+
+namespace blt {
+
+EntropyModelImpl::EntropyModelImpl(const EntropyModelConfig& config) : config_(config) {
+  embedding = register_module("embedding", NgramEmbedding(config.ngram, config.dim));
+  layers = register_module("layers", Layers(config, config.dim, config.window));
+  norm = register_module("norm", RmsNorm(config.dim, config.norm_eps));
+  lm_head = register_module("lm_head", Linear(config.dim, kVocabulary));
+}
+
+at::Tensor EntropyModelImpl::forward(const Batch& batch) { return forward(batch.bytes, batch.documents); }
+
+at::Tensor EntropyModelImpl::forward(const at::Tensor& bytes, const Segments& documents) {
+  at::Tensor h = embedding(bytes, documents);
+  if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
+  return lm_head(norm(layers(h, documents)));
+}
+
+EntropyModelImpl::Scores EntropyModelImpl::scores(const at::Tensor& bytes, const at::Tensor& targets,
+                                                  const Segments& documents) {
+  TORCH_CHECK(!embedding->byte_table.requires_grad() && !is_training(),
+              "EntropyModel::scores: freeze the model first (blt::freeze and eval())");
+  const at::NoGradGuard no_grad;
+  const ops::CrossEntropy result = ops::cross_entropy(forward(bytes, documents), targets);
+  return {result.entropy, result.nll};
+}
+
+}  // namespace blt

@@ -1,0 +1,44 @@
+#include "blt/model/linear.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+
+#include <cmath>
+
+#include "blt/model/parameters.h"
+#include "blt/ops/rms_norm.h"
+
+namespace blt {
+
+LinearImpl::LinearImpl(int64_t in, int64_t out, std::optional<double> std) {
+  weight = register_parameter("weight", new_parameter({out, in}));
+  truncated_normal_(weight, std.value_or(1.0 / std::sqrt(static_cast<double>(in))));
+}
+
+at::Tensor LinearImpl::forward(const at::Tensor& x) const {
+  return packed_ ? ops::packed_linear(x, *packed_) : at::linear(x, weight);
+}
+
+void LinearImpl::freeze() {
+  weight.requires_grad_(false);
+  packed_ = ops::pack_weight(weight);
+}
+
+RmsNormImpl::RmsNormImpl(int64_t dim, double eps) : eps_(eps) {
+  weight = register_parameter("weight", new_parameter({dim}));
+  if (!weight.is_meta()) {
+    const at::NoGradGuard no_grad;
+    weight.fill_(1);
+  }
+}
+
+at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, weight, eps_); }
+
+void freeze(torch::nn::Module& module) {
+  for (at::Tensor& parameter : module.parameters()) parameter.requires_grad_(false);
+  module.apply([](torch::nn::Module& child) {
+    if (auto* linear = child.as<LinearImpl>()) linear->freeze();
+  });
+}
+
+}  // namespace blt

@@ -1,0 +1,151 @@
+#include "blt/model/transformer.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <mutex>
+#include <string>
+
+#include "blt/ops/rope.h"
+#include "blt/ops/swiglu.h"
+#include "blt/ops/window_attention.h"
+
+namespace blt {
+
+void TransformerConfig::validate_width(int64_t dim, Errors& errors) const {
+  if (dim % heads != 0 || (dim / heads) % 2 != 0)
+    errors.add("heads",
+               std::to_string(heads) + " heads do not cut the width " + std::to_string(dim) +
+                   " into even head widths; choose heads so that width / heads is an even whole number");
+  if (heads % num_kv_heads() != 0)
+    errors.add("kv_heads",
+               std::to_string(num_kv_heads()) + " does not divide heads = " + std::to_string(heads));
+}
+
+int64_t TransformerConfig::feed_forward_dim(int64_t dim) const {
+  constexpr int64_t kMultiple = 256;
+  return ffn_dim.value_or((8 * dim / 3 + kMultiple - 1) / kMultiple * kMultiple);
+}
+
+double TransformerConfig::init_std(int64_t in, int64_t dim, int64_t layer) const {
+  const double base = init_base_std.value_or(1.0 / std::sqrt(static_cast<double>(in)));
+  switch (init_std_factor) {
+    case InitStdFactor::kDisabled:
+      return base;
+    case InitStdFactor::kCurrentDepth:
+      return base / std::sqrt(2.0 * static_cast<double>(layer + 1));
+    case InitStdFactor::kGlobalDepth:
+      return base / std::sqrt(2.0 * static_cast<double>(layers + 1));
+    case InitStdFactor::kDimRatio:
+      return base / (static_cast<double>(dim) / 4096.0);
+  }
+  return base;
+}
+
+// One table, of the dtype and device asked for last; a model lives on one device in one dtype.
+struct RotaryTable::Cache {
+  std::mutex mutex;
+  View view;
+};
+
+RotaryTable::RotaryTable(int64_t head_dim, double theta)
+    : head_dim_(head_dim), theta_(theta), cache_(std::make_unique<Cache>()) {}
+
+RotaryTable::~RotaryTable() = default;
+
+RotaryTable::View RotaryTable::view(int64_t length, const at::TensorOptions& options) const {
+  const auto dtype = options.dtype().toScalarType() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto table_options = options.dtype(dtype).requires_grad(false);
+  const std::lock_guard lock(cache_->mutex);
+  View& view = cache_->view;
+  if (!view.cos.defined() || view.cos.size(0) < length || view.cos.dtype() != table_options.dtype() ||
+      view.cos.device() != table_options.device()) {
+    const at::NoGradGuard no_grad;
+    const auto rows =
+        static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(length, 256))));
+    // The same float32 steps as the references, so that long positions agree too.
+    const at::Tensor exponent =
+        at::arange(0, head_dim_, 2, table_options).div_(static_cast<double>(head_dim_));
+    const at::Tensor frequency = at::pow(theta_, exponent).reciprocal_();
+    const at::Tensor angle = at::outer(at::arange(rows, table_options), frequency);
+    view = {angle.cos(), angle.sin()};
+  }
+  return view;
+}
+
+SelfAttentionImpl::SelfAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer)
+    : head_dim_(dim / config.heads) {
+  const int64_t kv_dim = head_dim_ * config.num_kv_heads();
+  const double std = config.init_std(dim, dim, layer);
+  q_proj = register_module("q_proj", Linear(dim, dim, std));
+  k_proj = register_module("k_proj", Linear(dim, kv_dim, std));
+  v_proj = register_module("v_proj", Linear(dim, kv_dim, std));
+  o_proj = register_module("o_proj", Linear(dim, dim, std));
+}
+
+at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const AttentionContext& context) {
+  const int64_t rows = x.size(0);
+  const auto heads = [&](const at::Tensor& y) { return y.view({rows, -1, head_dim_}); };
+  const at::Tensor q = ops::rope(heads(q_proj(x)), context.positions, context.cos, context.sin);
+  const at::Tensor k = ops::rope(heads(k_proj(x)), context.positions, context.cos, context.sin);
+  const at::Tensor v = heads(v_proj(x));
+  const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
+  return o_proj(ops::window_attention(q, k, v, context.documents, context.window, scale).view({rows, -1}));
+}
+
+FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer) {
+  const int64_t hidden = config.feed_forward_dim(dim);
+  gate_proj = register_module("gate_proj", Linear(dim, hidden, config.init_std(dim, dim, layer)));
+  up_proj = register_module("up_proj", Linear(dim, hidden, config.init_std(dim, dim, layer)));
+  down_proj = register_module("down_proj", Linear(hidden, dim, config.init_std(hidden, dim, layer)));
+}
+
+at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
+  return down_proj(ops::swiglu(gate_proj(x), up_proj(x)));
+}
+
+TransformerLayerImpl::TransformerLayerImpl(const TransformerConfig& config, int64_t dim, int64_t layer,
+                                           bool feed_forward)
+    : dropout_(config.dropout) {
+  self_attn = register_module("self_attn", SelfAttention(config, dim, layer));
+  input_layernorm = register_module("input_layernorm", RmsNorm(dim, config.norm_eps));
+  if (!feed_forward) return;
+  mlp = register_module("mlp", FeedForward(config, dim, layer));
+  post_attention_layernorm = register_module("post_attention_layernorm", RmsNorm(dim, config.norm_eps));
+}
+
+at::Tensor TransformerLayerImpl::forward(const at::Tensor& x, const AttentionContext& context) {
+  const auto drop = [&](const at::Tensor& y) {
+    return dropout_ > 0 ? at::dropout(y, dropout_, is_training()) : y;
+  };
+  const at::Tensor h = x + drop(self_attn(input_layernorm(x), context));
+  if (mlp.is_empty()) return h;
+  return h + drop(mlp(post_attention_layernorm(h)));
+}
+
+LayersImpl::LayersImpl(const TransformerConfig& config, int64_t dim, int64_t window, bool feed_forward)
+    : window_(window), rotary_(dim / config.heads, config.rope_theta) {
+  for (int64_t i = 0; i < config.layers; ++i) push_back(TransformerLayer(config, dim, i, feed_forward));
+}
+
+AttentionContext LayersImpl::context(const Segments& documents, const at::Tensor& like) const {
+  const RotaryTable::View table = rotary_.view(documents.longest, like.options());
+  return {documents, window_, documents.positions(), table.cos, table.sin};
+}
+
+at::Tensor LayersImpl::layer(size_t i, const at::Tensor& x, const AttentionContext& context) {
+  return at<TransformerLayerImpl>(i).forward(x, context);
+}
+
+at::Tensor LayersImpl::forward(at::Tensor x, const Segments& documents) {
+  const AttentionContext context = this->context(documents, x);
+  for (size_t i = 0; i < size(); ++i) x = layer(i, x, context);
+  return x;
+}
+
+}  // namespace blt
