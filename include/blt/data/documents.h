@@ -1,0 +1,61 @@
+// Reads documents from files and hands them out cut into sequences. Files are streamed: a text file, a
+// compressed one too, may be longer than memory; of JSON Lines one line is in memory at a time.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "blt/base/rng.h"
+#include "blt/data/data_config.h"
+#include "blt/data/sequence.h"
+#include "blt/data/stage.h"
+
+namespace blt {
+
+struct DataFile {
+  std::filesystem::path path;  // "-": standard input
+  bool json_lines = false;
+};
+
+// The files that a source means, in its order; those of a folder or a glob sorted by path. In folders and
+// globs, hidden files and hidden folders are left out, links to folders are not followed, and empty files are
+// skipped. `*` and `?` in a glob match within a name, `[…]` too, `**` any folders. A path that exists is
+// taken as it is, whatever its name.
+// Throws blt::Error when a path is missing (naming what is near), unreadable, empty, or there are no files in
+// it.
+std::vector<DataFile> find_files(const SourceConfig& source);
+
+class DocumentReader;
+
+// One pass over the documents of some files. Documents without a byte are skipped.
+// Throws blt::Error at `file:line` for invalid JSON and a missing or wrongly typed text field, at
+// `file@offset` (of the compressed file) for truncated or damaged archives, and when there is no document in
+// all the files.
+class Documents : public Stage<Sequence> {
+ public:
+  struct Options {
+    int64_t sequence_bytes = 4096;
+    std::string text_field = "text";  // of JSON lines
+    std::optional<Rng> file_order;    // the files come in a random order
+  };
+  Documents(std::vector<DataFile> files, Options options);
+  ~Documents() override;
+
+  std::optional<Sequence> next() override;
+  void save(
+      StateWriter& out) const override;  // file and place in it; a compressed file is read again up to there
+  void load(const StateReader& in) override;
+
+ private:
+  std::vector<DataFile> files_;
+  Options options_;
+  size_t file_ = 0;     // that is read
+  bool found_ = false;  // a document
+  std::unique_ptr<DocumentReader> reader_;
+};
+
+}  // namespace blt

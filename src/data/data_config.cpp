@@ -1,0 +1,20 @@
+#include "blt/data/data_config.h"
+
+#include <fmt/format.h>
+
+namespace blt {
+
+void SourceConfig::validate(Errors& errors) const {
+  if (paths.empty()) errors.add("paths", "a source has at least one file, folder or glob");
+  if (text_field.empty()) errors.add("text_field", "is the name of a key");
+}
+
+void DataConfig::validate(Errors& errors) const {
+  if (sources.empty())
+    errors.add("sources", "at least one source is needed, as in `sources: [{paths: [text.txt]}]`");
+  if (!batch_patches && batch_bytes < sequence_bytes)
+    errors.add("batch_bytes", fmt::format("{} is less than sequence_bytes, {}: a batch holds whole sequences",
+                                          batch_bytes, sequence_bytes));
+}
+
+}  // namespace blt

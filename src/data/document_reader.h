@@ -1,0 +1,29 @@
+// Reads the documents of one file.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "blt/data/documents.h"
+#include "blt/data/sequence.h"
+#include "blt/data/state.h"
+
+namespace blt {
+
+// Not thread-safe.
+class DocumentReader {
+ public:
+  virtual ~DocumentReader() = default;
+
+  // The next at most `max_bytes` bytes of a document; nullopt at the end of the file. Throws blt::Error.
+  virtual std::optional<Sequence> next(size_t max_bytes) = 0;
+  virtual void save(StateWriter& out) const = 0;
+  // On a fresh reader.
+  virtual void load(const StateReader& in) = 0;
+
+  static std::unique_ptr<DocumentReader> open(const DataFile& file, const std::string& text_field);
+};
+
+}  // namespace blt
