@@ -1,0 +1,31 @@
+#include "blt/eval/bits_per_byte.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
+#include <limits>
+#include <numbers>
+#include <optional>
+
+#include "blt/ops/cross_entropy.h"
+
+namespace blt {
+
+double bits_per_byte(double nll_sum, int64_t num_bytes) {
+  if (num_bytes == 0) return std::numeric_limits<double>::quiet_NaN();
+  return nll_sum / (static_cast<double>(num_bytes) * std::numbers::ln2);
+}
+
+double bits_per_byte(const Forward& forward, Stage<Batch>& batches) {
+  const at::NoGradGuard no_grad;
+  double nll_sum = 0;
+  int64_t num_bytes = 0;
+  while (const std::optional<Batch> batch = batches.next()) {
+    const at::Tensor nll = ops::cross_entropy(forward(*batch), batch->targets).nll;
+    nll_sum += (nll * (batch->targets >= kByteOffset)).sum(at::kDouble).item<double>();
+    num_bytes += batch->num_byte_targets;
+  }
+  return bits_per_byte(nll_sum, num_bytes);
+}
+
+}  // namespace blt
