@@ -1,0 +1,263 @@
+// The whole model against the references: every recorded stage, patch and gradient (golden/README.md says what
+// the keys mean, and which of the two references is compared where they differ).
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "blt/io/model_dir.h"
+#include "blt/model/blt.h"
+#include "blt/model/entropy_model.h"
+#include "blt/patching/patcher.h"
+#include "model/compare.h"
+#include "model/stages.h"
+
+namespace blt {
+namespace {
+
+// One configuration: a Hugging Face directory, and what the references computed with it.
+struct Golden {
+  explicit Golden(const std::string& config) {
+    const std::string folder = std::string(BLT_GOLDEN_DIR) + "/" + config;
+    const LoadedModel directory = load_model(folder);
+    hf = directory.blt;
+    BltConfig accumulating = hf->config();
+    accumulating.local_encoder.patch_queries = PatchQueries::kAccumulate;
+    official = Blt(accumulating);
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : official->named_parameters())
+      parameter.value().copy_(hf->named_parameters()[parameter.key()]);
+    entropy_model = directory.entropy_model;
+    freeze(*entropy_model);
+    entropy_model->eval();
+    patcher = make_patcher(directory.config.patching);
+    cases = read_tensors(folder + "/cases.safetensors");
+  }
+
+  bool has(const std::string& key) const { return cases.count(key) != 0; }
+
+  Blt hf{nullptr}, official{nullptr};  // as transformers computes, and as the official implementation does
+  EntropyModel entropy_model{nullptr};
+  std::unique_ptr<Patcher> patcher;
+  std::map<std::string, at::Tensor> cases;
+};
+
+const Golden& golden(const std::string& config) {
+  static std::map<std::string, std::unique_ptr<Golden>> loaded;
+  std::unique_ptr<Golden>& entry = loaded[config];
+  if (!entry) entry = std::make_unique<Golden>(config);
+  return *entry;
+}
+
+struct Case {
+  std::string config, name;
+};
+
+// The ids, entropies and patches of one case.
+class GoldenModel : public testing::TestWithParam<Case> {
+ protected:
+  GoldenModel() : golden_(golden(GetParam().config)), ids_(golden_.cases.at(GetParam().name + ".input_ids")) {
+    for (int64_t row = 0; row < ids_.size(0); ++row) {
+      PatchedSequence sequence;
+      const at::Tensor ids = ids_[row].to(torch::kInt).contiguous();
+      sequence.ids.assign(ids.const_data_ptr<int32_t>(), ids.const_data_ptr<int32_t>() + ids.numel());
+      rows_.push_back(std::move(sequence));
+    }
+    const Batch batch = Batch::pack_bytes(rows_);
+    EntropyModel entropy_model = golden_.entropy_model;  // a reference to it: calls are not const
+    entropies_ = entropy_model->scores(batch.bytes, batch.targets, batch.documents).entropy;
+    const auto size = static_cast<size_t>(ids_.size(1));
+    for (size_t row = 0; row < rows_.size(); ++row)
+      rows_[row].starts =
+          golden_.patcher->starts(rows_[row].ids, {entropies_.const_data_ptr<float>() + row * size, size});
+  }
+
+  const at::Tensor& recorded(const std::string& key) const {
+    return golden_.cases.at(GetParam().name + "." + key);
+  }
+  bool has(const std::string& key) const { return golden_.has(GetParam().name + "." + key); }
+  int64_t size() const { return ids_.size(1); }
+  // HF reads one patch too early at the last id of this case (REFERENCE section 12.3); everything that does not
+  // come after the decoder's first cross-attention agrees there too.
+  bool last_id_differs() const { return GetParam().name == "maxlast"; }
+
+  // Patches of a row that are no padding.
+  int64_t num_patches(size_t row) const { return recorded("hf.patch_ids")[row].max().item<int64_t>() + 1; }
+
+  // The recorded rows [first, last) of a stage, laid end to end, and what was computed, to be compared. Rows that
+  // are known to differ are left out of both.
+  void expect_stage(const std::string& source, const std::string& stage, const at::Tensor& actual,
+                    size_t first, size_t last) const {
+    if (!has(source + "." + stage)) return;
+    const at::Tensor& all = recorded(source + "." + stage);
+    const bool per_patch = stage.starts_with("enc_cross") || stage == "global_out";
+    const int64_t slots = stage.starts_with("enc_cross") ? golden_.hf->config().cross_attn_k : 1;
+    int64_t offset = 0;
+    for (size_t row = first; row < last; ++row) {
+      const int64_t rows = per_patch ? num_patches(row) * slots : size();
+      const int64_t same = source == "hf" && last_id_differs() && stage.starts_with("dec") ? rows - 1
+                           : source == "hf" && last_id_differs() && stage == "logits"      ? rows - 1
+                                                                                           : rows;
+      const std::string name = GetParam().config + " " + GetParam().name + "." + source + "." + stage +
+                               " row " + std::to_string(row);
+      EXPECT_TRUE(same_values(name, actual.slice(0, offset, offset + same), all[row].slice(0, 0, same)));
+      offset += rows;
+    }
+    ASSERT_EQ(offset, actual.size(0)) << stage;
+  }
+
+  void expect_stages(const std::string& source, const std::map<std::string, at::Tensor>& stages, size_t first,
+                     size_t last) const {
+    for (const auto& [stage, actual] : stages)
+      if (stage != "loss") expect_stage(source, stage, actual, first, last);
+  }
+
+  // Whether the official implementation, packed as ours, computes what is recorded under `official`.
+  bool compare_official() const {
+    return GetParam().name != "docs" && (has("official.logits") || GetParam().name == "maxlast");
+  }
+
+  const Golden& golden_;
+  at::Tensor ids_;                     // [B, S]
+  std::vector<PatchedSequence> rows_;  // B
+  at::Tensor entropies_;               // [B * S]
+};
+
+TEST_P(GoldenModel, Entropies) {
+  EXPECT_TRUE(same_values("entropies", entropies_.view(ids_.sizes()), recorded("entropies")));
+  if (GetParam().name == "docs") return;  // the official ones see no further back than an EOS
+  EXPECT_TRUE(
+      same_values("official.entropies", entropies_.view(ids_.sizes()), recorded("official.entropies")));
+}
+
+TEST_P(GoldenModel, Patches) {
+  const Batch batch = Batch::pack(rows_);
+  const at::Tensor patch_ids = batch.patches.ids().to(torch::kLong).view(ids_.sizes());
+  const at::Tensor reader_ids = batch.readers.ids().to(torch::kLong).view(ids_.sizes());
+  int64_t before = 0;
+  for (size_t row = 0; row < rows_.size(); ++row) {
+    EXPECT_TRUE(within("patch_ids row " + std::to_string(row), patch_ids[row] - before,
+                       recorded("hf.patch_ids")[row], 0));
+    const int64_t same = size() - (last_id_differs() ? 1 : 0);
+    EXPECT_TRUE(within("decoder_patch_ids row " + std::to_string(row),
+                       (reader_ids[row] - before).slice(0, 0, same),
+                       recorded("hf.decoder_patch_ids")[row].slice(0, 0, same), 0));
+    before += num_patches(row);
+    if (GetParam().name == "docs") continue;
+    // The official lengths include the id that comes next, and zeros after a row's last patch.
+    std::vector<int64_t> lengths;
+    const std::vector<int64_t>& starts = rows_[row].starts;
+    for (size_t p = 0; p < starts.size(); ++p)
+      lengths.push_back((p + 1 < starts.size() ? starts[p + 1] : size() + 1) - starts[p]);
+    lengths.resize(recorded("official.patch_lengths").size(1), 0);
+    EXPECT_TRUE(within("official.patch_lengths row " + std::to_string(row), torch::tensor(lengths),
+                       recorded("official.patch_lengths")[row], 0));
+  }
+}
+
+TEST_P(GoldenModel, StagesOfAllRowsInOneBatch) {
+  const torch::NoGradGuard no_grad;
+  const Batch batch = Batch::pack(rows_);
+  Blt model = golden_.hf;
+  const auto stages = stages_of(*model, batch);
+  expect_stages("hf", stages, 0, rows_.size());
+  EXPECT_TRUE(same_values("hf.loss", stages.at("loss").view({1}), recorded("hf.loss")));
+  EXPECT_TRUE(torch::equal(model->forward(batch), stages.at("logits")));  // the stages are those of forward
+}
+
+TEST_P(GoldenModel, StagesOfEachRowAlone) {
+  const torch::NoGradGuard no_grad;
+  Blt model = golden_.hf;
+  for (size_t row = 0; row < rows_.size(); ++row)
+    expect_stages("hf", stages_of(*model, Batch::pack({rows_[row]})), row, row + 1);
+}
+
+TEST_P(GoldenModel, StagesOfTheOfficialImplementation) {
+  if (!compare_official())
+    GTEST_SKIP() << "nothing official is recorded for this case, or it masks documents";
+  const torch::NoGradGuard no_grad;
+  const Batch batch = Batch::pack(rows_);
+  Blt model = golden_.official;
+  const auto stages = stages_of(*model, batch);
+  expect_stages("official", stages, 0, rows_.size());
+  EXPECT_TRUE(same_values("official.loss", stages.at("loss").view({1}), recorded("official.loss")));
+}
+
+// Names of parameters, in ours.
+std::string renamed(std::string name, const std::vector<std::pair<std::string, std::string>>& rules) {
+  for (const auto& [from, to] : rules)
+    if (const size_t at = name.find(from); at != std::string::npos) name.replace(at, from.size(), to);
+  return name;
+}
+std::string from_hf(const std::string& name) {
+  return renamed(name, {{"model.local_encoder.embed_tokens.weight", "local_encoder.embedding.byte_table"},
+                        {"model.encoder_hash_tok_embedding.weight", "local_encoder.embedding.ngram_table"},
+                        {"model.global_transformer", "latent_transformer"},
+                        {"model.", ""},
+                        {".rows0_vocab", ""}});
+}
+std::string from_official(const std::string& name) {
+  return renamed(name, {{"encoder_hash_tok_embedding.0.weight", "local_encoder.embedding.ngram_table"},
+                        {"global_transformer", "latent_transformer"},
+                        {"attention.wq", "self_attn.q_proj"},
+                        {".wq", ".q_proj"},
+                        {"local_decoder.output", "lm_head"}});
+}
+
+// Gradients of the mean loss of a batch, under our names; of the n-gram table as a dense tensor.
+std::map<std::string, at::Tensor> gradients_of(Blt model, const Batch& batch) {
+  model->zero_grad();
+  NgramEmbeddingImpl& embedding = *model->local_encoder->embedding;
+  embedding.row_gradients.clear();
+  (ops::cross_entropy(model->forward(batch), batch.targets).nll.sum() / batch.num_targets).backward();
+  std::map<std::string, at::Tensor> gradients;
+  for (const auto& parameter : model->named_parameters())
+    gradients[parameter.key()] = parameter.value().grad();
+  at::Tensor table = torch::zeros_like(embedding.ngram_table);
+  for (const RowGradient& rows : embedding.row_gradients) {
+    const auto count = rows.count.item<int64_t>();
+    table.index_add_(0, rows.ids.slice(0, 0, count).to(torch::kLong), rows.values.slice(0, 0, count));
+  }
+  gradients["local_encoder.embedding.ngram_table"] = table;
+  embedding.row_gradients.clear();
+  return gradients;
+}
+
+TEST_P(GoldenModel, Gradients) {
+  const Batch batch = Batch::pack(rows_);
+  int compared = 0;
+  const auto expect = [&](const std::string& source, const Blt& model, auto to_ours) {
+    const auto gradients = gradients_of(model, batch);
+    const std::string prefix = GetParam().name + "." + source + ".grad.";
+    for (const auto& [key, expected] : golden_.cases) {
+      if (!key.starts_with(prefix)) continue;
+      const std::string ours = to_ours(key.substr(prefix.size()));
+      ASSERT_TRUE(gradients.count(ours) && gradients.at(ours).defined())
+          << key << " is no gradient of ours: " << ours;
+      at::Tensor actual = gradients.at(ours);
+      if (ours.ends_with("ngram_table"))
+        actual = actual.slice(0, 0, expected.size(0));  // the first table's rows, or all
+      EXPECT_TRUE(same_gradient(key, actual, expected));
+      ++compared;
+    }
+  };
+  expect("hf", golden_.hf, from_hf);
+  if (GetParam().name != "docs") expect("official", golden_.official, from_official);  // it masks documents
+  if (compared == 0) GTEST_SKIP() << "no gradients are recorded for this case";
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  for (const char* config : {"a_base", "b_proj_gqa", "c_maxpatch_k4", "d_enc2_all"})
+    for (const char* name : {"english", "utf8", "docs"}) list.push_back({config, name});
+  list.push_back({"c_maxpatch_k4", "maxlast"});
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(All, GoldenModel, testing::ValuesIn(cases()),
+                         [](const auto& chosen) { return chosen.param.config + "_" + chosen.param.name; });
+
+}  // namespace
+}  // namespace blt
