@@ -1,0 +1,43 @@
+// All that a backward pass leaves behind: dense gradients, and the touched rows of the n-gram tables.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <string>
+#include <vector>
+
+#include "blt/ops/ngram_embedding.h"
+
+namespace blt {
+
+struct Gradients {
+  struct Dense {
+    std::string name;
+    at::Tensor parameter;
+    at::Tensor gradient;  // the parameter's shape
+  };
+  struct Rows {
+    std::string name;
+    at::Tensor table;
+    RowGradient gradient;  // merged over the micro-batches of the step
+  };
+  std::vector<Dense> dense;
+  std::vector<Rows> rows;
+};
+
+// Takes the gradients out of the module: afterwards its parameters have none, and its n-gram embeddings hold
+// no rows. Parameters that took no part in the backward are left out.
+Gradients take_gradients(torch::nn::Module& module);
+
+// The norm of everything, and what to multiply gradients by so that it is at most `max_norm`. Both stay on
+// the device.
+struct ClipResult {
+  at::Tensor norm;       // [] float32
+  at::Tensor scale;      // [] float32: min(1, max_norm / norm); NaN or infinite when a gradient is
+  at::Tensor found_inf;  // [] float32: 1 when a gradient is NaN or infinite, else 0
+};
+// max_norm 0: no clipping. Does not change the gradients: the optimizer multiplies.
+ClipResult clip(const Gradients& gradients, double max_norm);
+
+}  // namespace blt

@@ -1,0 +1,102 @@
+// The training loop.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "blt/base/config.h"
+#include "blt/batch.h"
+#include "blt/data/stage.h"
+#include "blt/train/gradients.h"
+#include "blt/train/loss.h"
+#include "blt/train/optimizer.h"
+#include "blt/train/schedule.h"
+
+namespace blt {
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  int64_t accumulate = 1;
+  double max_grad_norm = 1.0;
+  AdamWConfig optimizer;
+  ScheduleConfig schedule;
+  int64_t log_every = 10;
+  int64_t eval_every = 0;
+  int64_t checkpoint_every = 0;
+
+  static void fields(auto& self, auto&& field) {
+    field("steps", self.steps, "Optimizer steps.", at_least(1));
+    field("accumulate", self.accumulate, "Batches whose gradients are added up in a step.", at_least(1));
+    field("max_grad_norm", self.max_grad_norm, "Gradients are scaled down to at most this norm; 0: never.",
+          at_least(0));
+    field("optimizer", self.optimizer, "AdamW.");
+    field("schedule", self.schedule, "The learning rate over the steps.");
+    field("log_every", self.log_every, "Steps between log lines.", at_least(1));
+    field("eval_every", self.eval_every, "Steps between validations; 0: only at the end.", at_least(0));
+    field("checkpoint_every", self.checkpoint_every, "Steps between checkpoints; 0: only at the end.",
+          at_least(0));
+  }
+};
+
+// A module, and how it turns a batch into [T, V] logits.
+struct TrainableModel {
+  std::shared_ptr<torch::nn::Module> module;
+  std::function<at::Tensor(const Batch&)> forward;
+};
+// From a module that has forward(const Batch&): trainable(blt), trainable(entropy_model).
+template <class Impl>
+TrainableModel trainable(const torch::nn::ModuleHolder<Impl>& holder) {
+  return {holder.ptr(), [model = holder.ptr()](const Batch& batch) { return model->forward(batch); }};
+}
+
+// Everything the loop is given; each part can be a user's own.
+struct TrainerParts {
+  TrainableModel model;
+  std::unique_ptr<Stage<Batch>> train;  // never ends, or has enough batches for all steps
+  std::function<std::unique_ptr<Stage<Batch>>()>
+      valid;  // a fresh pass over the held-out batches; may be empty
+  Loss loss = next_id_loss;
+  std::function<void(const std::filesystem::path&)>
+      save;                      // fills an empty folder with a model directory; may be empty
+  std::filesystem::path output;  // checkpoints go to output/step_00001000, and `latest` points at one
+};
+
+// What one step did. Tensors stay on the device until somebody looks.
+struct StepStats {
+  at::Tensor loss;      // [] per target, nats
+  at::Tensor byte_nll;  // [] summed, nats; undefined when the loss does not say
+  ClipResult clip;
+  int64_t bytes = 0;  // byte targets
+};
+
+// Trains `parts.model` for `config.steps` steps. Not thread-safe.
+class Trainer {
+ public:
+  Trainer(TrainConfig config, TrainerParts parts);
+
+  enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
+  // Throws blt::Error when the data ends early or a loss is not finite; checkpoints written before stay.
+  Outcome run();
+
+  StepStats train_step();
+
+  int64_t step() const { return step_; }  // steps done
+  // Bits per byte on the held-out batches; NaN when there are none. Leaves the model in training mode.
+  double evaluate();
+
+ private:
+  void save();
+
+  TrainConfig config_;
+  TrainerParts parts_;
+  AdamW optimizer_;
+  int64_t step_ = 0;
+};
+
+}  // namespace blt

@@ -1,0 +1,49 @@
+#include "blt/train/gradients.h"
+
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include "blt/model/ngram_embedding.h"
+
+namespace blt {
+
+Gradients take_gradients(torch::nn::Module& module) {
+  Gradients result;
+  for (auto& item : module.named_parameters()) {
+    at::Tensor& parameter = item.value();
+    if (!parameter.grad().defined()) continue;
+    result.dense.push_back({item.key(), parameter, parameter.grad()});
+    parameter.mutable_grad() = at::Tensor();
+  }
+  for (auto& item : module.named_modules()) {
+    auto* embedding = item.value()->as<NgramEmbeddingImpl>();
+    if (embedding == nullptr || embedding->row_gradients.empty()) continue;
+    const std::string name = item.key().empty() ? "ngram_table" : item.key() + ".ngram_table";
+    result.rows.push_back({name, embedding->ngram_table, ops::merge(embedding->row_gradients)});
+    embedding->row_gradients.clear();
+  }
+  return result;
+}
+
+ClipResult clip(const Gradients& gradients, double max_norm) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> tensors;
+  for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
+  for (const auto& item : gradients.rows) tensors.push_back(item.gradient.values);
+  if (tensors.empty()) return {at::zeros({}), at::ones({}), at::zeros({})};
+  const at::Tensor norm = at::stack(at::_foreach_norm(tensors)).norm().to(at::kFloat);
+  ClipResult result;
+  result.norm = norm;
+  // x * 0 is NaN for NaN and infinity: the scale carries them, and a masked update needs no look at the
+  // device.
+  const at::Tensor one = at::ones({}, norm.options());
+  result.scale = max_norm > 0 ? one.minimum(max_norm / (norm + 1e-6)) : one;
+  result.scale = result.scale + norm * 0;
+  result.found_inf = norm.isfinite().logical_not().to(at::kFloat);
+  return result;
+}
+
+}  // namespace blt

@@ -1,0 +1,18 @@
+#include "blt/train/loss.h"
+
+#include <ATen/ops/where.h>
+
+#include "blt/ops/cross_entropy.h"
+
+namespace blt {
+
+LossValue next_id_loss(const at::Tensor& logits, const Batch& batch) {
+  const at::Tensor nll = ops::cross_entropy(logits, batch.targets).nll;
+  const at::Tensor sum = nll.sum();
+  const at::Tensor detached = nll.detach();
+  return {sum, batch.num_targets == batch.num_byte_targets
+                   ? sum.detach()
+                   : (detached * (batch.targets >= kByteOffset)).sum()};
+}
+
+}  // namespace blt

@@ -1,0 +1,24 @@
+#include "blt/train/run_config.h"
+
+namespace blt {
+
+void GivenEntropyModel::validate(Errors& errors) const {
+  if (path.empty()) errors.add("path", "is missing: name the entropy model's directory");
+}
+
+void RunConfig::validate(Errors& errors) const {
+  if (output.empty())
+    errors.add("output", "is missing: name a folder for the run, such as output=runs/first");
+  if (data.sources.empty()) errors.add("data.sources", "is empty: name the text to train on");
+  if (!model) return;
+  if (patching.needs_entropies() && !entropy_model)
+    errors.add(
+        "entropy_model",
+        "is missing: the patching rule reads entropies; give kind: directory or kind: train, or choose "
+        "another patching.rule");
+  if (std::holds_alternative<TopKPatching>(patching.rule))
+    errors.add("patching.rule",
+               "top_k looks ahead, so a model cannot be trained on it; it is for evaluation only");
+}
+
+}  // namespace blt

@@ -1,0 +1,97 @@
+// What is written about the settings holds: docs/config.md is current, every file in configs/ loads, and every field has a reader.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "blt/base/config_io.h"
+#include "blt/base/files.h"
+#include "blt/train/run_config.h"
+
+namespace blt {
+namespace {
+
+const std::filesystem::path kRoot = std::filesystem::path(BLT_GOLDEN_DIR).parent_path().parent_path();
+
+TEST(ConfigPage, IsWhatTheFieldListsSay) {
+  const std::string page =
+      "# Settings\n\nEvery key of a run (`blt_train CONFIG.yaml [section.key=value ...]`), generated from "
+      "the field lists in "
+      "the headers. To write it anew: `BLT_WRITE_DOCS=1 ctest --preset dev -R ConfigPage`.\n\n" +
+      config_markdown(describe<RunConfig>());
+  const std::filesystem::path path = kRoot / "docs/config.md";
+  if (std::getenv("BLT_WRITE_DOCS") != nullptr) write_file(path, page);
+  EXPECT_EQ(read_file(path), page) << "run BLT_WRITE_DOCS=1 ctest -R ConfigPage";
+}
+
+TEST(ConfigFiles, AllLoad) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(kRoot / "configs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++found;
+    EXPECT_NO_THROW(load_config<RunConfig>(entry.path())) << entry.path();
+  }
+  EXPECT_GE(found, 4);
+}
+
+TEST(ConfigFields, AllHaveAReader) {
+  // The sources, without the lists of fields themselves (which name each field as `self.name`).
+  std::string code;
+  for (const char* folder : {"src", "include", "tools"})
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(kRoot / folder))
+      if (entry.path().extension() == ".cpp" || entry.path().extension() == ".h")
+        code += read_file(entry.path());
+  code = std::regex_replace(code, std::regex(R"(\bself\.\w+)"), "");
+  std::set<std::string> names;
+  for (const FieldDoc& field : describe<RunConfig>()) {
+    std::string name = field.path.substr(field.path.find_last_of('.') + 1);
+    name = name.substr(0, name.find_first_of("(["));
+    names.insert(name);
+  }
+  ASSERT_GT(names.size(), 30U);
+  names.erase("kind");  // says which section of a variant it is
+  for (const std::string& name : names)
+    EXPECT_TRUE(std::regex_search(code, std::regex(R"((\.|->|\b))" + name + R"(\b(?!,? *"))"))) << name;
+}
+
+TEST(RunConfig, ReportsAllMistakesAtOnceWithTheirLines) {
+  const std::string text =
+      "output: out\n"
+      "data: {sources: [{paths: [a.txt]}]}\n"
+      "patching: {rule: {kind: entropy}}\n"
+      "model:\n"
+      "  local_dim: 100\n"
+      "  local_encoder: {heads: 3}\n"
+      "  latent_transformer: {dimm: 64}\n"
+      "train:\n"
+      "  steps: many\n";
+  try {
+    parse_config<RunConfig>(text, "run.yaml");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("run.yaml:7: model.latent_transformer.dimm"), std::string::npos) << message;
+    EXPECT_NE(message.find("did you mean dim?"), std::string::npos) << message;
+    EXPECT_NE(message.find("run.yaml:9: train.steps"), std::string::npos) << message;
+  }
+  // Rules between fields are looked at once the fields are right.
+  try {
+    parse_config<RunConfig>(
+        "output: out\ndata: {sources: [{paths: [a.txt]}]}\nmodel:\n  local_dim: 100\n  local_encoder: "
+        "{heads: 3}\n",
+        "run.yaml");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("run.yaml:5: model.local_encoder.heads"), std::string::npos) << message;
+    EXPECT_NE(message.find("entropy_model: is missing"), std::string::npos) << message;
+  }
+}
+
+}  // namespace
+}  // namespace blt

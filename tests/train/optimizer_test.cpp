@@ -1,0 +1,126 @@
+#include "blt/train/optimizer.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "blt/train/loss.h"
+#include "train/small_model.h"
+
+namespace blt {
+namespace {
+
+using testing::sequence;
+using testing::small_config;
+
+void copy_parameters(const torch::nn::Module& from, torch::nn::Module& to) {
+  const torch::NoGradGuard no_grad;
+  auto target = to.named_parameters();
+  for (const auto& item : from.named_parameters()) target[item.key()].copy_(item.value());
+}
+
+// AdamW as its paper writes it, on dense gradients, in double.
+struct DenseAdamW {
+  AdamWConfig config;
+  std::map<std::string, torch::Tensor> m, v;
+  int64_t step = 0;
+
+  void update(const std::string& name, torch::Tensor parameter, const torch::Tensor& gradient, double rate) {
+    const torch::NoGradGuard no_grad;
+    const auto g = gradient.to(torch::kDouble);
+    auto& mean = m[name];
+    auto& square = v[name];
+    if (!mean.defined()) mean = torch::zeros_like(g), square = torch::zeros_like(g);
+    mean = config.beta1 * mean + (1 - config.beta1) * g;
+    square = config.beta2 * square + (1 - config.beta2) * g * g;
+    const auto p = parameter.to(torch::kDouble);
+    const double decay = parameter.dim() >= 2 ? config.weight_decay : 0.0;
+    const auto moved =
+        p * (1 - rate * decay) - rate * (mean / (1 - std::pow(config.beta1, step))) /
+                                     ((square / (1 - std::pow(config.beta2, step))).sqrt() + config.eps);
+    parameter.copy_(moved);
+  }
+};
+
+TEST(AdamW, MovesEveryParameterAndEveryRowAsDenseAdamWDoes) {
+  torch::manual_seed(1);
+  Blt model(small_config()), reference(small_config());
+  copy_parameters(*model, *reference);
+  const AdamWConfig config{.learning_rate = 1e-2, .weight_decay = 0.3};
+  AdamW optimizer(config);
+  DenseAdamW dense{.config = config};
+  const std::vector<Batch> batches = {Batch::pack({sequence("the first text")}),
+                                      Batch::pack({sequence("another one")}),
+                                      Batch::pack({sequence("and a third, longer than these")})};
+  for (const Batch& batch : batches) {
+    for (Blt* m : {&model, &reference}) next_id_loss((*m)(batch), batch).sum.backward();
+    // The reference's rows become a dense gradient.
+    auto& rows = reference->local_encoder->embedding->row_gradients;
+    const RowGradient merged = ops::merge(rows);
+    rows.clear();
+    auto table_gradient = torch::zeros_like(reference->local_encoder->embedding->ngram_table);
+    table_gradient.index_add_(0, merged.ids.slice(0, 0, merged.count.item<int64_t>()),
+                              merged.values.slice(0, 0, merged.count.item<int64_t>()));
+    ++dense.step;
+    for (auto& item : reference->named_parameters()) {
+      const bool table = item.key() == "local_encoder.embedding.ngram_table";
+      dense.update(item.key(), item.value(), table ? table_gradient : item.value().grad(),
+                   config.learning_rate * 0.5);
+      item.value().mutable_grad() = torch::Tensor();
+    }
+    const Gradients gradients = take_gradients(*model);
+    optimizer.step(gradients, clip(gradients, 0), 0.5);
+    const auto expected = reference->named_parameters();
+    for (const auto& item : model->named_parameters()) {
+      const auto difference = (item.value() - expected[item.key()]).abs().max().item<double>();
+      EXPECT_LE(difference, 2e-6) << item.key() << " after step " << dense.step;
+      // Both go on from the same numbers: rounding is compared, not its growth.
+    }
+    copy_parameters(*reference, *model);
+  }
+}
+
+TEST(AdamW, AStepThatIsNotFiniteChangesNothing) {
+  torch::manual_seed(1);
+  Blt model(small_config());
+  const Batch batch = Batch::pack({sequence("some text")});
+  AdamW optimizer({.learning_rate = 1e-2});
+  next_id_loss(model(batch), batch).sum.backward();
+  Gradients gradients = take_gradients(*model);
+  optimizer.step(gradients, clip(gradients, 1.0), 1.0);
+  std::vector<torch::Tensor> before;
+  for (const auto& parameter : model->parameters()) before.push_back(parameter.detach().clone());
+
+  next_id_loss(model(batch), batch).sum.backward();
+  gradients = take_gradients(*model);
+  gradients.dense[3].gradient.view(-1)[0] = std::numeric_limits<float>::infinity();
+  const ClipResult result = clip(gradients, 1.0);
+  EXPECT_EQ(result.found_inf.item<float>(), 1.0F);
+  optimizer.step(gradients, result, 1.0);
+  size_t i = 0;
+  for (const auto& item : model->named_parameters())
+    EXPECT_TRUE(torch::equal(item.value(), before[i++])) << item.key();
+}
+
+TEST(Gradients, AreTakenOnceAndClippedByTheNormOfAllOfThem) {
+  torch::manual_seed(1);
+  Blt model(small_config());
+  const Batch batch = Batch::pack({sequence("some text"), sequence("more")});
+  next_id_loss(model(batch), batch).sum.backward();
+  const Gradients gradients = take_gradients(*model);
+  ASSERT_EQ(gradients.rows.size(), 1U);
+  double squares = 0;
+  for (const auto& item : gradients.dense)
+    squares += item.gradient.to(torch::kDouble).pow(2).sum().item<double>();
+  squares += gradients.rows[0].gradient.values.to(torch::kDouble).pow(2).sum().item<double>();
+  const ClipResult clipped = clip(gradients, 0.5);
+  EXPECT_NEAR(clipped.norm.item<double>(), std::sqrt(squares), 1e-4 * std::sqrt(squares));
+  EXPECT_NEAR(clipped.scale.item<double>(), 0.5 / std::sqrt(squares), 1e-4);
+  EXPECT_EQ(clip(gradients, 0).scale.item<float>(), 1.0F);
+  EXPECT_EQ(clip(gradients, 1e9).scale.item<float>(), 1.0F);
+
+  const Gradients again = take_gradients(*model);
+  EXPECT_TRUE(again.dense.empty() && again.rows.empty());
+}
+
+}  // namespace
+}  // namespace blt

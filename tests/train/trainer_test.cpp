@@ -1,0 +1,143 @@
+#include "blt/train/trainer.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <fstream>
+
+#include "blt/base/error.h"
+#include "blt/base/signals.h"
+#include "train/small_model.h"
+
+namespace blt {
+namespace {
+
+using testing::RepeatBatches;
+using testing::sequence;
+using testing::small_config;
+
+std::vector<Batch> two_batches() {
+  return {Batch::pack({sequence("abcabcabcabcabc"), sequence("xyxyxyxyxy")}),
+          Batch::pack({sequence("abcabcabcabcabcabc")})};
+}
+
+TrainerParts parts_for(const Blt& model, std::vector<Batch> batches) {
+  TrainerParts parts;
+  parts.model = trainable(model);
+  parts.train = std::make_unique<RepeatBatches>(std::move(batches));
+  return parts;
+}
+
+TrainConfig quick(int64_t steps) {
+  TrainConfig config;
+  config.steps = steps;
+  config.optimizer.learning_rate = 1e-2;
+  config.schedule = ConstantSchedule{};
+  config.log_every = 1000;
+  return config;
+}
+
+TEST(Trainer, LearnsATextThatRepeatsItself) {
+  torch::manual_seed(3);
+  Blt model(small_config());
+  Trainer trainer(quick(60), parts_for(model, two_batches()));
+  const double first = trainer.train_step().loss.item<double>();
+  StepStats last;
+  while (trainer.step() < 60) last = trainer.train_step();
+  EXPECT_GT(first, 4.0);
+  EXPECT_LT(last.loss.item<double>(), 0.5);
+  EXPECT_EQ(last.bytes, 18);  // the second batch's
+}
+
+TEST(Trainer, AStepDoesNotDependOnHowItIsSplitIntoBatches) {
+  const std::vector<PatchedSequence> sequences = {sequence("abcabcabc"), sequence("a longer line of text"),
+                                                  sequence("end")};
+  std::vector<torch::Tensor> results[2];
+  for (const bool split : {false, true}) {
+    torch::manual_seed(3);
+    Blt model(small_config());
+    TrainConfig config = quick(3);
+    config.accumulate = split ? 3 : 1;
+    std::vector<Batch> batches;
+    if (split)
+      for (const auto& one : sequences) batches.push_back(Batch::pack({one}));
+    else
+      batches.push_back(Batch::pack(sequences));
+    Trainer trainer(config, parts_for(model, batches));
+    for (int i = 0; i < 3; ++i) trainer.train_step();
+    for (const auto& parameter : model->parameters()) results[split].push_back(parameter.detach().clone());
+  }
+  for (size_t i = 0; i < results[0].size(); ++i)
+    EXPECT_TRUE(torch::allclose(results[0][i], results[1][i], 1e-3, 1e-4)) << "parameter " << i;
+}
+
+TEST(Trainer, TheSameSeedGivesTheSameNumbers) {
+  std::vector<double> losses[2];
+  for (auto& run : losses) {
+    torch::manual_seed(5);
+    Blt model(small_config());
+    Trainer trainer(quick(20), parts_for(model, two_batches()));
+    for (int i = 0; i < 20; ++i) run.push_back(trainer.train_step().loss.item<double>());
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+}
+
+TEST(Trainer, EndsWithTheStepNamedWhenALossIsNotFinite) {
+  torch::manual_seed(3);
+  Blt model(small_config());
+  TrainerParts parts = parts_for(model, two_batches());
+  int calls = 0;
+  parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
+    LossValue value = next_id_loss(logits, batch);
+    if (++calls == 4) value.sum = value.sum * std::numeric_limits<double>::quiet_NaN();
+    return value;
+  };
+  Trainer trainer(quick(10), std::move(parts));
+  try {
+    trainer.run();
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("step 4"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
+  torch::manual_seed(3);
+  const auto output = std::filesystem::path(::testing::TempDir()) / "trainer_test_stop";
+  std::filesystem::remove_all(output);
+  Blt model(small_config());
+  TrainerParts parts = parts_for(model, two_batches());
+  parts.output = output;
+  parts.save = [](const std::filesystem::path& folder) { std::ofstream(folder / "model") << "whole"; };
+  int calls = 0;
+  parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
+    if (++calls == 5) request_stop();
+    return next_id_loss(logits, batch);
+  };
+  TrainConfig config = quick(100);
+  config.checkpoint_every = 2;
+  Trainer trainer(config, std::move(parts));
+  EXPECT_EQ(trainer.run(), Trainer::Outcome::kStopped);
+  clear_stop_request();
+  EXPECT_EQ(trainer.step(), 5);
+  for (const char* name : {"step_00000002", "step_00000004", "step_00000005", "latest"})
+    EXPECT_TRUE(std::filesystem::exists(output / name / "model")) << name;
+  EXPECT_EQ(std::filesystem::read_symlink(output / "latest"), "step_00000005");
+  std::filesystem::remove_all(output);
+}
+
+TEST(Trainer, ReportsDataThatEndsEarly) {
+  class Nothing : public Stage<Batch> {
+    std::optional<Batch> next() override { return std::nullopt; }
+    void save(StateWriter&) const override {}
+    void load(const StateReader&) override {}
+  };
+  Blt model(small_config());
+  TrainerParts parts = parts_for(model, two_batches());
+  parts.train = std::make_unique<Nothing>();
+  Trainer trainer(quick(3), std::move(parts));
+  EXPECT_THROW(trainer.run(), Error);
+}
+
+}  // namespace
+}  // namespace blt
