@@ -22,8 +22,8 @@ std::string message_of(const F& call) {
 }  // namespace blt
 
 // That `expression` throws with a message that contains `text`.
-#define EXPECT_MESSAGE(expression, text)                                        \
-  do {                                                                          \
-    const std::string message = ::blt::message_of([&] { (void)(expression); }); \
-    EXPECT_NE(message.find(text), std::string::npos) << message;                \
+#define EXPECT_MESSAGE(expression, text)                                      \
+  do {                                                                        \
+    const std::string said_ = ::blt::message_of([&] { (void)(expression); }); \
+    EXPECT_NE(said_.find(text), std::string::npos) << said_;                  \
   } while (false)

@@ -17,9 +17,9 @@ inline void PrintTo(const OpCase& op_case, std::ostream* out) { *out << op_case.
 }  // namespace blt
 
 // At global or blt namespace scope; case names must differ within a suite.
-#define BLT_OP_TESTS(Suite, ...)                                                                \
-  namespace blt {                                                                               \
-  INSTANTIATE_TEST_SUITE_P(Suite, OpTest, ::testing::Values(__VA_ARGS__),                       \
-                           [](const auto& info) { return ::blt::test_name(info.param.name); }); \
-  }                                                                                             \
+#define BLT_OP_TESTS(Suite, ...)                                                                        \
+  namespace blt {                                                                                       \
+  INSTANTIATE_TEST_SUITE_P(Suite, OpTest, ::testing::Values(__VA_ARGS__),                               \
+                           [](const auto& instance) { return ::blt::test_name(instance.param.name); }); \
+  }                                                                                                     \
   static_assert(true)

@@ -23,8 +23,8 @@ namespace {
 
 // Each model's initial parameters have a stream of their own: they do not depend on what was trained before.
 void seed_parameters(int64_t seed, std::string_view model) {
-  at::globalContext().defaultGenerator(at::kCPU).set_current_seed(
-      Rng(static_cast<uint64_t>(seed), model).next());
+  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+  generator.set_current_seed(Rng(static_cast<uint64_t>(seed), model).next());
 }
 
 // What a run trains and what it needs for that; built from the config, or from the model directory that it starts from.

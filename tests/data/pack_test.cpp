@@ -53,7 +53,9 @@ TEST(Pack, FillsByteBudgetsWithWholeSequences) {
       return total_bytes({items.begin() + first, items.begin() + end});
     };
     EXPECT_LE(size_until(sequences), 100);
-    if (b + 1 < batches.size()) EXPECT_GT(size_until(sequences + 1), 100) << "what follows would have fitted";
+    if (b + 1 < batches.size()) {
+      EXPECT_GT(size_until(sequences + 1), 100) << "what follows would have fitted";
+    }
   }
   EXPECT_EQ(sequences, 200);
   EXPECT_EQ(byte_targets, total_bytes(items)) << "every byte is a target once";
@@ -87,7 +89,9 @@ TEST(Pack, FillsPatchBudgetsExactly) {
     for (size_t b = 0; b < batches.size(); ++b) {
       byte_targets += batches[b].num_byte_targets;
       EXPECT_LE(batches[b].patches.count, patches);
-      if (b + 1 < batches.size()) EXPECT_GE(batches[b].patches.count, patches - 1);
+      if (b + 1 < batches.size()) {
+        EXPECT_GE(batches[b].patches.count, patches - 1);
+      }
     }
     EXPECT_EQ(byte_targets, total_bytes(items))
         << "the BOS after a cut predicts what the id before it does not";

@@ -151,7 +151,9 @@ TEST(PatchCache, KeepsToItsLimit) {
   for (int pass = 0; pass < 2; ++pass) {
     PatchStage stage(list(items), entropy_patcher(), source, cache, {});
     const auto result = texts_of(take(stage));
-    if (pass == 1) EXPECT_EQ(result, expected);
+    if (pass == 1) {
+      EXPECT_EQ(result, expected);
+    }
     expected = result;
   }
   EXPECT_LE(cache->size_bytes(), 1000);

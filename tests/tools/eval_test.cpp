@@ -50,7 +50,9 @@ class BltEval : public ToolTest {
     for (const std::string& text : said)
       EXPECT_NE(result.err.find(text), std::string::npos) << "'" << text << "' is not in: " << result.err;
     EXPECT_EQ(result.err.find("terminate called"), std::string::npos) << result.err;
-    if (exit_code == 1) EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    if (exit_code == 1) {
+      EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    }
     EXPECT_EQ(snapshot(folder_), before) << arguments;
   }
 

@@ -21,7 +21,7 @@ void copy_parameters(const torch::nn::Module& from, torch::nn::Module& to) {
 // AdamW as its paper writes it, on dense gradients, in double.
 struct DenseAdamW {
   AdamWConfig config;
-  std::map<std::string, torch::Tensor> m, v;
+  std::map<std::string, torch::Tensor> m = {}, v = {};
   int64_t step = 0;
 
   void update(const std::string& name, torch::Tensor parameter, const torch::Tensor& gradient, double rate) {

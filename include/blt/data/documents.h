@@ -39,8 +39,8 @@ class Documents : public Stage<Sequence> {
  public:
   struct Options {
     int64_t sequence_bytes = 4096;
-    std::string text_field = "text";  // of JSON lines
-    std::optional<Rng> file_order;    // the files come in a random order
+    std::string text_field = "text";     // of JSON lines
+    std::optional<Rng> file_order = {};  // the files come in a random order
   };
   Documents(std::vector<DataFile> files, Options options);
   ~Documents() override;

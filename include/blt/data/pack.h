@@ -21,7 +21,7 @@ class Pack : public Stage<Batch> {
     // Patches, BOS patches included: so many a batch, or one fewer; at least 2. A sequence that does not fit
     // is cut between two patches: its tail opens the next batch with a BOS of its own, and the id before the
     // cut takes no loss (REFERENCE section 16).
-    std::optional<int64_t> patches;
+    std::optional<int64_t> patches = {};
     // Whether batches have patches (Batch::pack) or bytes alone (Batch::pack_bytes).
     bool patched = true;
   };
