@@ -18,7 +18,6 @@ namespace {
 
 EntropyModel frozen(EntropyModel model, at::Device device) {
   model->to(device);
-  model->eval();
   freeze(*model);
   return model;
 }

@@ -24,7 +24,7 @@ at::Tensor EntropyModelImpl::forward(const at::Tensor& bytes, const Segments& do
 EntropyModelImpl::Scores EntropyModelImpl::scores(const at::Tensor& bytes, const at::Tensor& targets,
                                                   const Segments& documents) {
   TORCH_CHECK(!embedding->byte_table.requires_grad() && !is_training(),
-              "EntropyModel::scores: freeze the model first (blt::freeze and eval())");
+              "EntropyModel::scores: freeze the model first (blt::freeze)");
   const at::NoGradGuard no_grad;
   const ops::CrossEntropy result = ops::cross_entropy(forward(bytes, documents), targets);
   return {result.entropy, result.nll};

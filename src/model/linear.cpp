@@ -35,6 +35,7 @@ RmsNormImpl::RmsNormImpl(int64_t dim, double eps) : eps_(eps) {
 at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, weight, eps_); }
 
 void freeze(torch::nn::Module& module) {
+  module.eval();
   for (at::Tensor& parameter : module.parameters()) parameter.requires_grad_(false);
   module.apply([](torch::nn::Module& child) {
     if (auto* linear = child.as<LinearImpl>()) linear->freeze();

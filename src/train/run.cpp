@@ -167,10 +167,7 @@ Trainer::Outcome run(RunConfig config, const std::optional<std::filesystem::path
     const Trainer::Outcome outcome = train_entropy_model(entropy_settings(config), models.entropy_model);
     if (outcome == Trainer::Outcome::kStopped || models.blt.is_empty()) return outcome;
   }
-  if (!models.entropy_model.is_empty()) {
-    models.entropy_model->eval();
-    freeze(*models.entropy_model);
-  }
+  if (!models.entropy_model.is_empty()) freeze(*models.entropy_model);
   seed_parameters(config.seed, "training");  // dropout
   return train_blt(config, models);
 }

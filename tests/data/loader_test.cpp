@@ -71,6 +71,7 @@ TEST_F(Loader, TrainingCanKeepTheOrder) {
 TEST_F(Loader, EntropiesOfAPassAreComputedOnce) {
   EntropyPatching rule;
   rule.threshold = 2.0;
+  config.entropy_batch_bytes = 200;  // a pass is several blocks
   auto source = std::make_shared<FakeEntropies>();
   const auto loader = make_patch_loader(config, Pass::kTraining, make_patcher({rule, {}}), source);
   take(*loader, 100);
@@ -82,11 +83,12 @@ TEST_F(Loader, CalibratesOnTrainingText) {
   EntropyPatching rule;
   rule.mean_patch_bytes = 3.0;
   const Calibration result = calibrate_on(config, {rule, {}}, source, 2000);
-  EXPECT_NEAR(result.mean_patch_bytes, 3.0, 0.1);
+  EXPECT_NEAR(result.mean_patch_bytes, 3.0, 0.05 * 3.0);  // what calibrate() promises: 40 documents are few
   EXPECT_GE(result.count.bytes, 2000);
   EXPECT_LT(result.count.bytes, 2030);
   rule.mean_patch_bytes.reset();
-  EXPECT_NEAR(calibrate_on(config, {rule, {}}, source, 2000).mean_patch_bytes, kDefaultMeanPatchBytes, 0.2);
+  EXPECT_NEAR(calibrate_on(config, {rule, {}}, source, 2000).mean_patch_bytes, kDefaultMeanPatchBytes,
+              0.05 * kDefaultMeanPatchBytes);
 }
 
 TEST_F(Loader, MissingSourcesAreClearErrors) {

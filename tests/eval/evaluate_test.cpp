@@ -144,9 +144,8 @@ class EvaluateModels : public testing::Test {
     model_->eval();
     entropy_model_ = EntropyModel(small_entropy_config());
     freeze(*entropy_model_);
-    entropy_model_->eval();
     PatchingConfig config;
-    std::get<EntropyPatching>(config.rule).threshold = 5.3;
+    std::get<EntropyPatching>(config.rule).threshold = threshold_ = median_entropy();
     patcher_ = make_patcher(config);
   }
 
@@ -156,6 +155,13 @@ class EvaluateModels : public testing::Test {
             .entropies = std::make_shared<EntropyModelSource>(entropy_model_, EntropyModelSource::Options())};
   }
 
+  // So that about half of the bytes start patches.
+  float median_entropy() {
+    const Batch batch = Batch::pack_bytes({{Sequence{random_text(6, 200), true, true}.ids(false), {}, {}}});
+    return entropy_model_->scores(batch.bytes, batch.targets, batch.documents).entropy.median().item<float>();
+  }
+
+  float threshold_ = 0;
   Blt model_{nullptr};
   EntropyModel entropy_model_{nullptr};
   std::shared_ptr<const Patcher> patcher_;
@@ -175,7 +181,7 @@ TEST_F(EvaluateModels, IsTheSumOverSequencesComputedByHand) {
     const auto size = static_cast<int64_t>(sequence.ids.size());
     sequence.starts = {0, 1};
     for (int64_t i = 1; i < size; ++i)
-      if (scores.entropy[i].item<float>() > 5.3f) sequence.starts.push_back(i + 1);
+      if (scores.entropy[i].item<float>() > threshold_) sequence.starts.push_back(i + 1);
     for (const int64_t start : sequence.starts) patches += start > 0 && start < size ? 1 : 0;
     const Batch batch = Batch::pack({sequence});
     const at::Tensor p = model_->forward(batch).log_softmax(-1);

@@ -44,7 +44,7 @@ class RmsNormImpl : public torch::nn::Module {
 };
 TORCH_MODULE(RmsNorm);
 
-// Freezes every parameter below `module`: no gradients, packed weights.
+// Freezes `module` and everything below it: evaluation mode, no gradients, packed weights.
 void freeze(torch::nn::Module& module);
 
 }  // namespace blt
