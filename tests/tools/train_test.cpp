@@ -1,0 +1,183 @@
+// blt_train as a user runs it: both ways to give the entropy model, fine-tuning, and with bad input.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tools/run_tool.h"
+
+namespace blt {
+namespace {
+
+using nlohmann::json;
+
+const char* const kData =
+    "data:\n"
+    "  sources: [{paths: [train.txt]}]\n"
+    "  validation: [{paths: [valid.txt]}]\n"
+    "  sequence_bytes: 64\n"
+    "  batch_bytes: 512\n";
+const char* const kEntropyModel =
+    "entropy_model:\n"
+    "  kind: train\n"
+    "  model: {dim: 16, layers: 1, heads: 2, ffn_dim: 32, window: 16}\n"
+    "  train: {steps: 12, log_every: 4, optimizer: {learning_rate: 0.01}, schedule: {kind: constant}}\n";
+const char* const kPatching = "patching: {rule: {kind: entropy, mean_patch_bytes: 3}}\n";
+const char* const kModel =
+    "model:\n"
+    "  local_dim: 16\n"
+    "  window: 16\n"
+    "  ngram: {sizes: [2, 3], rows: 100}\n"
+    "  local_encoder: {layers: 1, heads: 2, ffn_dim: 32}\n"
+    "  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 32}\n"
+    "  local_decoder: {layers: 1, heads: 2, ffn_dim: 32}\n";
+const char* const kTrain =
+    "train: {steps: 12, log_every: 4, optimizer: {learning_rate: 0.01}, schedule: {kind: constant}}\n";
+
+class BltTrain : public ToolTest {
+ protected:
+  BltTrain() {
+    std::string text;
+    for (int i = 0; i < 200; ++i)
+      text += "the quick brown fox number " + std::to_string(i) + " jumps over the lazy dog\n";
+    write_content(folder_ / "train.txt", text);
+    write_content(folder_ / "valid.txt", text.substr(0, 1000));
+  }
+
+  std::string file(const std::string& name) const { return (folder_ / name).string(); }
+
+  std::string config(const std::string& name, const std::vector<std::string>& parts) const {
+    std::string text = "output: runs/" + name + "\n";
+    for (const std::string& part : parts) text += part;
+    write_content(folder_ / (name + ".yaml"), text);
+    return file(name + ".yaml");
+  }
+
+  ToolResult train(const std::string& arguments) const {
+    const ToolResult result = run("blt_train", arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result;
+  }
+
+  double bits_per_byte(const std::string& folder) const {
+    const ToolResult result = run("blt_eval", file(folder) + " --data " + file("valid.txt") + " --json");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.exit_code == 0 ? json::parse(result.out)["bits_per_byte"].get<double>() : -1;
+  }
+
+  // One clear error of so many lines, each text in it, and no file changed.
+  void expect_error(const std::string& arguments, const std::vector<std::string>& said,
+                    int exit_code = 1) const {
+    const auto before = snapshot(folder_);
+    const ToolResult result = run("blt_train", arguments);
+    EXPECT_EQ(result.exit_code, exit_code) << arguments << "\n" << result.err;
+    EXPECT_EQ(result.out, "") << arguments;
+    for (const std::string& text : said)
+      EXPECT_NE(result.err.find(text), std::string::npos) << "'" << text << "' is not in: " << result.err;
+    EXPECT_EQ(result.err.find("terminate called"), std::string::npos) << result.err;
+    const auto after = snapshot(folder_);
+    for (const auto& [path, content] : before)
+      EXPECT_TRUE(after.count(path) != 0 && after.at(path) == content) << path << " was changed";
+  }
+};
+
+TEST_F(BltTrain, TrainsBothModelsFromOneConfig) {
+  train(config("both", {kData, kEntropyModel, kPatching, kModel, kTrain}));
+  EXPECT_LT(bits_per_byte("runs/both/latest"), 5.5);
+  EXPECT_LT(bits_per_byte("runs/both/entropy_model/latest"), 5.5);
+  std::istringstream metrics(content_of(folder_ / "runs/both/metrics.jsonl"));
+  std::vector<double> bits;
+  for (std::string line; std::getline(metrics, line);) {
+    const json row = json::parse(line);
+    if (row.contains("bits_per_byte")) bits.push_back(row["bits_per_byte"].get<double>());
+  }
+  ASSERT_GE(bits.size(), 3u);
+  EXPECT_LT(bits.back(), bits.front() - 0.5);
+  const std::string settings = content_of(folder_ / "runs/both/latest/run.yaml");
+  EXPECT_NE(settings.find("steps: 12"), std::string::npos);
+  EXPECT_EQ(settings.find("model:"), std::string::npos) << "config.json is the only model config";
+}
+
+TEST_F(BltTrain, NamesTheDirectoryOfAnEntropyModel) {
+  train(config("entropy", {kData, kEntropyModel}));
+  train(config("blt", {kData, kPatching, kModel, kTrain}) +
+        " entropy_model.kind=directory entropy_model.path=" + file("runs/entropy/entropy_model/latest"));
+  EXPECT_LT(bits_per_byte("runs/blt/latest"), 5.5);
+}
+
+TEST_F(BltTrain, GoesOnFromAModel) {
+  train(config("first", {kData, kEntropyModel, kPatching, kModel, kTrain}));
+  train(config("second", {kData, kTrain}) + " --init " + file("runs/first/latest"));
+  EXPECT_LT(bits_per_byte("runs/second/latest"), bits_per_byte("runs/first/latest") - 0.1);
+  expect_error(config("third", {kData, kModel, kTrain}) + " --init " + file("runs/first/latest"),
+               {"--init", "remove `model`"});
+}
+
+TEST_F(BltTrain, RepeatsItsNumbers) {
+  const std::string both = config("one", {kData, kEntropyModel, kPatching, kModel, kTrain});
+  train(both);
+  train(both + " output=" + file("runs/two"));
+  EXPECT_TRUE(content_of(folder_ / "runs/one/latest/model.safetensors") ==
+              content_of(folder_ / "runs/two/latest/model.safetensors"));
+  train(both + " seed=2 output=" + file("runs/three"));
+  EXPECT_FALSE(content_of(folder_ / "runs/one/latest/model.safetensors") ==
+               content_of(folder_ / "runs/three/latest/model.safetensors"));
+}
+
+TEST_F(BltTrain, PrintsTheResolvedConfig) {
+  const ToolResult result = train(config("print", {kData, kEntropyModel, kPatching, kModel, kTrain}) +
+                                  " --print-config model.ngram.rows=77");
+  EXPECT_NE(result.out.find("rows: 77"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("norm_eps:"), std::string::npos) << "defaults too";
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+}
+
+TEST_F(BltTrain, ReportsAllMistakesOfAConfigAtOnce) {
+  const std::string path =
+      config("wrong", {kData, "model: {local_dimm: 16}\n", "train: {steps: many}\n", "seed: -1\n"});
+  expect_error(path, {"wrong.yaml:7: model.local_dimm is not a known key (did you mean local_dim?)",
+                      "wrong.yaml:8: train.steps", "wrong.yaml:9: seed"});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+  write_content(path, "output: [unclosed\n");
+  expect_error(path, {"wrong.yaml"});
+  expect_error(file("none.yaml"), {"none.yaml"});
+}
+
+TEST_F(BltTrain, RefusesMissingEmptyAndBrokenData) {
+  const std::string path = config("data", {kData, kEntropyModel, kPatching, kModel, kTrain});
+  expect_error(path + " data.sources.0.paths.0=" + file("trian.txt"),
+               {"trian.txt", "did you mean train.txt"});
+  write_content(folder_ / "empty.txt", "");
+  expect_error(path + " data.sources.0.paths.0=" + file("empty.txt"), {"empty.txt: the file is empty"});
+  expect_error(path + " data.validation.0.paths.0=" + file("gone.txt"), {"gone.txt"});
+  std::string lines;
+  for (int i = 0; i < 20; ++i) lines += "{\"text\": \"a line of text that says little\"}\n";
+  write_content(folder_ / "lines.jsonl", lines + "{\"text\": \"cut off\n");
+  expect_error(path + " data.sources.0.paths.0=" + file("lines.jsonl"), {"lines.jsonl:21: invalid JSON"});
+}
+
+TEST_F(BltTrain, RefusesAnEntropyModelThatIsNotThere) {
+  expect_error(config("blt", {kData, kPatching, kModel, kTrain}) +
+                   " entropy_model.kind=directory entropy_model.path=" + file("nowhere"),
+               {"nowhere"});
+}
+
+TEST_F(BltTrain, NeverWritesOverAnotherRun) {
+  const std::string path = config("once", {kData, kEntropyModel});
+  train(path);
+  expect_error(path, {"holds checkpoints of an earlier run"});
+}
+
+TEST_F(BltTrain, TellsWrongUsage) {
+  expect_error("", {"CONFIG.yaml"}, 2);
+  expect_error(config("usage", {kData}) + " steps", {"section.key=value"}, 2);
+  expect_error(config("usage", {kData}) + " --stepss 3", {"--stepss"}, 2);
+  EXPECT_EQ(run("blt_train", "--help").exit_code, 0);
+  EXPECT_NE(run("blt_train", "--help-config").out.find("model.local_encoder.heads"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace blt
