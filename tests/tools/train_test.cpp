@@ -112,7 +112,8 @@ TEST_F(BltTrain, GoesOnFromAModel) {
   train(config("first", {kData, kEntropyModel, kPatching, kModel, kTrain}));
   train(config("second", {kData, kTrain}) + " --init " + file("runs/first/latest"));
   EXPECT_LT(bits_per_byte("runs/second/latest"), bits_per_byte("runs/first/latest") - 0.1);
-  expect_error(config("third", {kData, kModel, kTrain}) + " --init " + file("runs/first/latest"),
+  expect_error(config("third", {kData, "patching: {rule: {kind: space}}\n", kModel, kTrain}) + " --init " +
+                   file("runs/first/latest"),
                {"--init", "remove `model`"});
 }
 
