@@ -118,6 +118,7 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies) {
   if (rule == nullptr || rule->threshold) return;
   const Calibration result = calibrate_on(config.data, config.patching, entropies);
   rule->threshold = result.threshold;
+  rule->mean_patch_bytes.reset();  // it was the question; a rule has the one or the other
   log_info(fmt::format("patching threshold {:.6g} nats: {:.3f} bytes a patch on {} of training text",
                        result.threshold, result.mean_patch_bytes,
                        format_bytes(static_cast<uint64_t>(result.count.bytes))));
