@@ -1,3 +1,8 @@
+#include <algorithm>
+#include <sstream>
+#include <string_view>
+#include <utility>
+
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
@@ -10,6 +15,54 @@ using nlohmann::json;
 
 namespace {
 
+// Where a setting of libblt stands in transformers' config.json. The first that fits the start of the path is
+// taken, then one for the rest, which is a key of a transformer's section.
+constexpr std::pair<std::string_view, std::string_view> kSections[] = {
+    {"blt.local_encoder.", "encoder_config."},
+    {"blt.local_decoder.", "decoder_config."},
+    {"blt.latent_transformer.", "global_config."},
+    {"entropy_model.", "patcher_config."},
+    {"blt.local_dim", "encoder_config.hidden_size"},
+    {"blt.window", "local_attention_window_len"},
+    {"blt.ngram.sizes", "encoder_hash_byte_group_size"},
+    {"blt.ngram.rows", "encoder_hash_byte_group_vocab"},
+    {"blt.ngram.functions", "encoder_hash_byte_group_nb_functions"},
+    {"blt.", ""},
+    {"patching.", ""}};
+constexpr std::pair<std::string_view, std::string_view> kKeys[] = {
+    {"layers", "num_hidden_layers"},  {"heads", "num_attention_heads"}, {"kv_heads", "num_key_value_heads"},
+    {"ffn_dim", "intermediate_size"}, {"dim", "hidden_size"},           {"window", "sliding_window"},
+    {"norm_eps", "rms_norm_eps"}};
+
+std::string in_transformers_words(std::string path) {
+  for (const auto& [ours, theirs] : kSections)
+    if (path.starts_with(ours)) {
+      path = std::string(theirs) + path.substr(ours.size());
+      break;
+    }
+  const size_t key = path.rfind('.') + 1;  // npos + 1: the whole path
+  for (const auto& [ours, theirs] : kKeys)
+    if (path.substr(key) == ours) return path.substr(0, key) + std::string(theirs);
+  return path;
+}
+
+// check_config for settings that were read from transformers' keys: problems name those.
+template <class Config>
+void check_transformers(const Config& config, const std::string& name) {
+  try {
+    check_config(config, name);
+  } catch (const Error& e) {
+    std::string problems, line;
+    for (std::istringstream lines(e.what()); std::getline(lines, line);) {
+      const size_t path = std::min(line.size(), name.size() + 2);  // "config.json: path message"
+      const size_t end = std::min(line.find_first_of(" :", path), line.size());
+      problems += (problems.empty() ? "" : "\n") + line.substr(0, path) +
+                  in_transformers_words(line.substr(path, end - path)) + line.substr(end);
+    }
+    throw Error(problems);
+  }
+}
+
 // Runs `read` on the settings of transformers in `text`, and checks the outcome as settings of libblt.
 template <class Read>
 auto read_transformers(const std::string& text, const std::string& name, Read read) {
@@ -19,14 +72,15 @@ auto read_transformers(const std::string& text, const std::string& name, Read re
   for (const auto& [key, message] : errors.items())
     problems += (problems.empty() ? "" : "\n") + name + ": " + key + " " + message;
   if (!problems.empty()) throw Error(problems);
-  check_config(config, name);
+  check_transformers(config, name);
   return config;
 }
 
 }  // namespace
 
 ConfigFile::ConfigFile(const std::filesystem::path& folder) : name_((folder / "config.json").string()) {
-  if (!std::filesystem::exists(folder / "config.json"))
+  std::error_code error;  // other reasons than absence are read_file's to tell
+  if (std::filesystem::status(folder / "config.json", error).type() == std::filesystem::file_type::not_found)
     throw Error(folder.string() + ": is no model directory: it has no config.json");
   text_ = read_file(folder / "config.json");
   const json root = parse_json(text_, name_);

@@ -30,6 +30,7 @@ class JsonSection {
     return {value != nullptr && value->is_object() ? *value : kEmpty, path_ + key + ".", errors_};
   }
 
+  bool empty() const { return object_.empty(); }
   bool has(const std::string& key) const { return find(key) != nullptr && !find(key)->is_null(); }
 
   int64_t integer(const std::string& key, int64_t otherwise) const {
@@ -92,8 +93,7 @@ class JsonSection {
     return value.get<int64_t>();
   }
   void wrong(const std::string& key, const json& value, const std::string& wanted) const {
-    errors_.add(path_ + key, fmt::format("is {}, but must be {}",
-                                         value.dump(-1, ' ', false, json::error_handler_t::replace), wanted));
+    errors_.add(path_ + key, fmt::format("is {}, but must be {}", json_shown(value), wanted));
   }
 
   const json& object_;
@@ -102,14 +102,14 @@ class JsonSection {
 };
 
 double rope_theta(const JsonSection& section, double otherwise) {
-  for (const char* spelling : {"rope_parameters", "rope_scaling"}) {
-    const JsonSection rope = section.section(spelling);
-    const std::string kind = rope.text("rope_type", rope.text("type", "default"));
-    if (kind != "default")
-      section.refuse(std::string(spelling) + ".rope_type",
-                     fmt::format("is {}, but libblt has only default rotary positions", json_quoted(kind)));
-  }
-  return section.section("rope_parameters").number("rope_theta", section.number("rope_theta", otherwise));
+  // The older spelling wins, as in transformers, unless it is null or empty.
+  const JsonSection older = section.section("rope_scaling");
+  const JsonSection rope = older.empty() ? section.section("rope_parameters") : older;
+  const std::string kind = rope.text("rope_type", rope.text("type", "default"));
+  if (kind != "default")
+    rope.refuse("rope_type",
+                fmt::format("is {}, but libblt has only default rotary positions", json_quoted(kind)));
+  return rope.number("rope_theta", section.number("rope_theta", otherwise));
 }
 
 struct Defaults {

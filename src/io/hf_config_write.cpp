@@ -1,4 +1,5 @@
 // libblt's settings as transformers', where those can say them; else under a key of libblt's own.
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -76,6 +77,11 @@ ordered_json plain_json(const ModelConfig& config) {
   return root;
 }
 
+// JSON has no infinity.
+bool has_infinity(const TransformerConfig& config) {
+  return !std::isfinite(config.rope_theta) || !std::isfinite(config.norm_eps);
+}
+
 // transformers checks the type of vocab_size even where model_type is only a warning to it (BltForCausalLM
 // .from_pretrained), so that no way of loading builds some other model.
 template <Section S>
@@ -90,8 +96,10 @@ std::string own_json(const std::string& model_type, const S& config) {
 }  // namespace
 
 std::vector<std::string> beyond_transformers(const EntropyModelConfig& config) {
-  if (config.ngram.sizes.empty()) return {};
-  return {"n-gram embeddings in the entropy model"};
+  std::vector<std::string> reasons;
+  if (!config.ngram.sizes.empty()) reasons.push_back("n-gram embeddings in the entropy model");
+  if (has_infinity(config)) reasons.push_back("an infinite number in the entropy model");
+  return reasons;
 }
 
 std::vector<std::string> beyond_transformers(const ModelConfig& config) {
@@ -107,11 +115,15 @@ std::vector<std::string> beyond_transformers(const ModelConfig& config) {
        "several encoder cross-attentions that accumulate");
   when(config.blt.local_decoder.cross_attention == DecoderCrossAttention::kNone,
        "a decoder without cross-attention");
+  when(has_infinity(encoder) || has_infinity(config.blt.latent_transformer) ||
+           has_infinity(config.blt.local_decoder),
+       "an infinite number");
   if (config.entropy_model)
     for (const std::string& reason : beyond_transformers(*config.entropy_model)) reasons.push_back(reason);
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     when(!config.entropy_model, "entropy patching without an entropy model inside");
     when(!rule->threshold, "entropy patching without a threshold");
+    when(rule->threshold && !std::isfinite(*rule->threshold), "a threshold that is no finite number");
     when(rule->threshold_add.has_value(), "threshold_add");
     when(rule->monotonic, "monotonic patching");
     when(rule->reset_at_newline, "an entropy model that restarts at newlines");

@@ -11,10 +11,19 @@ namespace blt {
 
 using nlohmann::json;
 
+namespace {
+
+constexpr int kDeepest = 64;  // the deepest of our files has 5
+
+}  // namespace
+
 json parse_json(std::string_view text) {
+  // The library takes a zero byte for the end of the text, and so would not see what comes after it.
+  if (const size_t zero = text.find('\0'); zero != text.npos) throw JsonError{zero, "there is a zero byte"};
   // The library keeps the last of repeated keys; a reader in another language may keep the first.
   std::vector<std::set<std::string>> objects;
-  const auto refuse_repeated = [&](int, json::parse_event_t event, json& parsed) {
+  const auto refuse = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (depth > kDeepest) throw JsonError{0, "lists or objects are nested too deep"};
     if (event == json::parse_event_t::object_start) objects.emplace_back();
     if (event == json::parse_event_t::object_end) objects.pop_back();
     if (event == json::parse_event_t::key && !objects.back().insert(parsed.get<std::string>()).second) {
@@ -24,7 +33,7 @@ json parse_json(std::string_view text) {
     return true;
   };
   try {
-    return json::parse(text.begin(), text.end(), refuse_repeated);
+    return json::parse(text.begin(), text.end(), refuse);
   } catch (const json::exception& e) {
     const auto* syntax = dynamic_cast<const json::parse_error*>(&e);
     const size_t offset = syntax == nullptr || syntax->byte == 0 ? 0 : syntax->byte - 1;
@@ -41,6 +50,12 @@ json parse_json(std::string_view text, const std::string& name) {
     const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(e.offset), '\n');
     throw Error(name + ":" + std::to_string(line) + ": is not valid JSON: " + e.what);
   }
+}
+
+std::string json_shown(const json& value) {
+  if (value.is_array()) return "a list";
+  if (value.is_object()) return "an object";
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::string json_quoted(std::string_view text) {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <utility>
 
+#include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/model/parameters.h"
@@ -77,14 +78,21 @@ std::vector<NamedParameter> all_parameters(const BltImpl& blt, const EntropyMode
 // Fills a folder with a model: weights, then the config that makes it one.
 void save(const fs::path& folder, const std::vector<NamedParameter>& parameters, const std::string& config) {
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"})
-    if (fs::exists(folder / name))
+    if (std::error_code error; fs::exists(fs::symlink_status(folder / name, error)))
       throw Error((folder / name).string() + ": is there already; save the model in another folder");
   const auto fill = [&](const fs::path& target) {
     write_weights(target, parameters);
     write_file(target / "config.json", config);
   };
-  if (fs::exists(folder)) return fill(folder);
   std::error_code error;
+  if (fs::exists(fs::symlink_status(folder, error))) {
+    try {
+      return fill(folder);
+    } catch (...) {
+      fs::remove(folder / "model.safetensors", error);  // weights without a config: ours, and of no use
+      throw;
+    }
+  }
   fs::create_directories(folder.has_filename() ? folder.parent_path() : folder.parent_path().parent_path(),
                          error);
   AtomicDirectory directory(folder);
@@ -152,6 +160,7 @@ void save_model(const fs::path& folder, const LoadedModel& model) {
   config.blt = model.blt->config();
   config.entropy_model.reset();
   if (!model.entropy_model.is_empty()) config.entropy_model = model.entropy_model->config();
+  check_config(config, folder.string());  // never a model that load_model() would refuse
   save(folder,
        all_parameters(*model.blt, model.entropy_model.is_empty() ? nullptr : model.entropy_model.get()),
        config_json(config));

@@ -59,6 +59,7 @@ namespace {
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kLongestHeader = 100'000'000;  // as other readers have it
+constexpr size_t kMostDimensions = 64;
 
 // Reads one header; every problem is an Error with the file and an offset.
 class HeaderReader {
@@ -110,10 +111,13 @@ class HeaderReader {
     result.dtype = dtype(tensor, value["dtype"]);
     uint64_t wanted = c10::elementSize(result.dtype);
     if (!value["shape"].is_array()) fail(kLengthBytes, tensor + ": its shape is no list");
+    if (value["shape"].size() > kMostDimensions)
+      fail(kLengthBytes, fmt::format("{}: its shape has {} dimensions, but LibTorch takes at most {}", tensor,
+                                     value["shape"].size(), kMostDimensions));
     bool is_empty = false;
     for (const json& size : value["shape"]) {
       const std::optional<uint64_t> count = natural(size);
-      if (!count) fail(kLengthBytes, fmt::format("{}: {} is no size", tensor, size.dump()));
+      if (!count) fail(kLengthBytes, fmt::format("{}: {} is no size", tensor, json_shown(size)));
       is_empty |= *count == 0;
       if (*count != 0 && (__builtin_mul_overflow(wanted, *count, &wanted) || wanted > INT64_MAX))
         fail(kLengthBytes, tensor + ": its shape is too large for any file");
@@ -176,8 +180,7 @@ class HeaderReader {
       known += (known.empty() ? "" : ", ") + std::string(name);
     }
     fail(kLengthBytes,
-         fmt::format("{}: {} is no dtype that libblt reads ({})", tensor,
-                     value.is_string() ? json_quoted(value.get<std::string>()) : value.dump(), known));
+         fmt::format("{}: {} is no dtype that libblt reads ({})", tensor, json_shown(value), known));
   }
 
   const std::filesystem::path& path_;

@@ -91,9 +91,10 @@ void WeightFiles::read_index(const std::filesystem::path& index) {
   for (const auto& [name, shard] : root["weight_map"].items()) {
     const std::string file_name = shard.is_string() ? shard.get<std::string>() : "";
     // A plain name: an index cannot make the reader open files elsewhere.
-    if (file_name.empty() || std::filesystem::path(file_name).filename() != file_name || file_name == "..")
+    if (file_name.empty() || std::filesystem::path(file_name).filename() != file_name || file_name == "." ||
+        file_name == "..")
       throw Error(fmt::format("{}: tensor {}: {} is no name of a file in this folder", index.string(),
-                              json_quoted(name), shard.dump(-1, ' ', false, json::error_handler_t::replace)));
+                              json_quoted(name), json_shown(shard)));
     const auto path = folder_ / file_name;
     if (!std::filesystem::exists(path))
       throw Error(fmt::format("{}: the shard {} is missing, which holds tensor {}", index.string(), file_name,
@@ -124,7 +125,8 @@ void WeightFiles::check(const std::vector<NamedParameter>& parameters, const std
   std::vector<std::string> problems;
   std::set<std::string_view> expected;
   for (const NamedParameter& parameter : parameters) {
-    expected.insert({parameter.name, parameter.other_name});
+    expected.insert(parameter.name);
+    if (!parameter.other_name.empty()) expected.insert(parameter.other_name);
     const Located* located = find(parameter);
     if (located == nullptr) {
       problems.push_back(fmt::format("{} {} is missing", parameter.name, shape(parameter.parameter.sizes())));
@@ -138,16 +140,19 @@ void WeightFiles::check(const std::vector<NamedParameter>& parameters, const std
       problems.push_back(fmt::format("{} has dtype {}, but weights are floating point", entry.name,
                                      c10::toString(entry.dtype)));
     // Both names of a tied tensor are fine as long as they say the same.
-    const auto other = tensors_.find(parameter.other_name);
+    const auto other = parameter.other_name.empty() ? tensors_.end() : tensors_.find(parameter.other_name);
     if (other == tensors_.end() || other->second.entry == &entry) continue;
     if (!located->file->tensor(entry.name).equal(other->second.file->tensor(parameter.other_name)))
       problems.push_back(
           fmt::format("{} and {} are tied in config.json, but differ", parameter.name, parameter.other_name));
   }
-  for (const auto& [name, located] : tensors_)
-    if (name.starts_with(prefix) && !expected.contains(name) && located.entry->num_bytes > 0)
+  for (const auto& [name, located] : tensors_) {
+    // transformers always has this table: empty where there are no n-grams.
+    if (name == kNgramTable && located.entry->num_bytes == 0) continue;
+    if (name.starts_with(prefix) && !expected.contains(name))
       problems.push_back(
           fmt::format("{} {} is not part of this model", json_quoted(name), shape(located.entry->sizes)));
+  }
   if (problems.empty()) return;
 
   constexpr size_t kShown = 10;
