@@ -5,11 +5,9 @@ GOLDEN_DIR holds <config>/{config.json,model.safetensors,cases.safetensors}: ran
 5.23.0, and what transformers (`hf`) and the official implementation (`official`) compute with them. The first two
 are copied, the third is trimmed into the folder of this script:
 
-* `english` and `maxlast` keep every stage and gradient; `utf8` and `docs` keep logits, loss, patch states, latents
-  and ids; ids and lengths become int32.
-* `official` stays only where libblt computes what it computes and transformers something else: the logits of
-  `maxlast` (REFERENCE, section 12.3) and, with cross-attention in every encoder layer, logits and patch states
-  (section 12.1).
+* everything of `hf` stays; ids and lengths become int32;
+* of `official`, what libblt has to agree with: nothing of `docs`, where the official implementation masks documents
+  (REFERENCE, section 12.2), no batched entropies (12.5) and no lengths without the id that comes next.
 """
 import pathlib
 import shutil
@@ -18,19 +16,12 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 
-STAGES_OF_OTHER_CASES = {"logits", "loss", "enc_cross", "global_out", "patch_ids", "decoder_patch_ids"}
 
-
-def wanted(key, accumulates_differently):
+def wanted(key):
     case, rest = key.split(".", 1)
-    if rest in ("input_ids", "entropies"):
+    if not rest.startswith("official."):
         return True
-    source, stage = rest.split(".", 1)
-    if source == "hf":
-        return case in ("english", "maxlast") or stage in STAGES_OF_OTHER_CASES
-    if case == "maxlast":
-        return stage == "logits"
-    return accumulates_differently and case in ("english", "utf8") and stage in ("logits", "enc_cross")
+    return case != "docs" and rest not in ("official.entropies_flattened", "official.patch_lengths_no_next")
 
 
 def main():
@@ -45,7 +36,7 @@ def main():
         kept = {
             key: tensor.to(torch.int32) if tensor.dtype == torch.int64 else tensor
             for key, tensor in cases.items()
-            if wanted(key, accumulates_differently=name == "d_enc2_all")
+            if wanted(key)
         }
         save_file(kept, here / name / "cases.safetensors")  # in the order of names, so the bytes are reproducible
         print(name, f"{len(kept)} of {len(cases)} tensors,", (here / name / "cases.safetensors").stat().st_size, "bytes")
