@@ -31,6 +31,8 @@ class JsonSection {
   }
 
   bool empty() const { return object_.empty(); }
+  // Whether everything read so far was right: settings are compared only then.
+  bool is_right() const { return errors_.empty(); }
   bool has(const std::string& key) const { return find(key) != nullptr && !find(key)->is_null(); }
 
   int64_t integer(const std::string& key, int64_t otherwise) const {
@@ -156,14 +158,15 @@ BltConfig read_blt(const JsonSection& root) {
       read_transformer(encoder, {.dim = 1024, .heads = 16, .layers = 1, .ffn_dim = {}}, config.local_encoder);
   const int64_t decoder_dim = read_transformer(
       decoder, {.dim = 1024, .heads = 16, .layers = 9, .ffn_dim = 2816}, config.local_decoder);
-  if (decoder_dim != config.local_dim)
+  if (root.is_right() && decoder_dim != config.local_dim)
     decoder.refuse("hidden_size",
                    fmt::format("is {}, but the decoder goes on from the encoder's byte states, "
                                "of width {}",
                                decoder_dim, config.local_dim));
   config.latent_transformer.dim = read_transformer(
       latent, {.dim = 2048, .heads = 16, .layers = 25, .ffn_dim = 5632}, config.latent_transformer);
-  if (decoder.integer("hidden_size_global", 2048) != config.latent_transformer.dim)
+  if (const int64_t dim = decoder.integer("hidden_size_global", 2048);
+      root.is_right() && dim != config.latent_transformer.dim)
     decoder.refuse("hidden_size_global", fmt::format("is not global_config.hidden_size, which is {}",
                                                      config.latent_transformer.dim));
 
@@ -172,7 +175,7 @@ BltConfig read_blt(const JsonSection& root) {
     root.refuse("local_attention_window_len", "must be at least 1, or null");
   config.cross_attn_k = root.integer("cross_attn_k", 2);
   for (const JsonSection& local : {encoder, decoder})
-    if (const int64_t k = local.integer("cross_attn_k", 2); k != config.cross_attn_k)
+    if (const int64_t k = local.integer("cross_attn_k", 2); root.is_right() && k != config.cross_attn_k)
       local.refuse("cross_attn_k",
                    fmt::format("is {}, but the model's cross_attn_k is {}", k, config.cross_attn_k));
   config.tie_embeddings = root.boolean("tie_word_embeddings", false);

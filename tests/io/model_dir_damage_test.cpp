@@ -62,7 +62,7 @@ class DamagedModel : public testing::Test {
 
   // The same of a config.json that `change` has changed.
   void expect_config_refused(const std::string& changed, const std::vector<std::string>& texts) {
-    SCOPED_TRACE(changed);
+    SCOPED_TRACE(changed.substr(0, 2000));
     write_content(path() / "config.json", changed);
     expect_refused(texts);
     write_content(path() / "config.json", config_.dump(2));
@@ -217,6 +217,10 @@ TEST_F(DamagedModel, SettingsOfWrongTypes) {
   expect_config_refused("/encoder_hash_byte_group_size", json({3, "4"}),
                         {"encoder_hash_byte_group_size is \"4\""});
   expect_config_refused("/patching_mode", 1, {"patching_mode is 1, but must be text"});
+  // One mistake, one complaint: nothing is compared with what could not be read.
+  write_config("/encoder_config/hidden_size", "wide");
+  const std::string said = message_of([&] { load_model(path()); });
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 0) << said;
   // All at once.
   json changed = config_;
   changed["encoder_config"]["hidden_size"] = "wide";
