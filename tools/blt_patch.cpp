@@ -37,7 +37,7 @@ Rule rule_of_model(const std::filesystem::path& folder) {
     how.reset_at_newline = entropy->reset_at_newline;
     if (!entropy->monotonic) rule.info.threshold = entropy->threshold;
   }
-  const EntropyModel model = load_entropy_model(folder);
+  EntropyModel model = load_entropy_model(folder);
   freeze(*model);
   rule.entropies = std::make_unique<EntropyModelSource>(model, how);
   return rule;
