@@ -72,10 +72,12 @@ struct OpCase {
   double gradient_tolerance = 64;
   bool deterministic = true;  // bit for bit: two runs, and any number of threads
 
-  // For the benchmark, of the forward pass with 4-byte elements: what has to be read and written, and
-  // arithmetic where that is the bound.
+  // For the benchmark, with 4-byte elements: what has to be read and written, and arithmetic where that is the
+  // bound. backward_*: of the backward pass alone; 0 and 0 where it is not timed.
   double bytes_moved = 0;
   double flops = 0;
+  double backward_bytes_moved = 0;
+  double backward_flops = 0;
 };
 
 // `name` with everything but letters, digits and _ replaced: what GoogleTest takes as a name.

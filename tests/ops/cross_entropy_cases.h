@@ -28,7 +28,10 @@ inline OpCase cross_entropy_case(int64_t T, int64_t V) {
           },
       .differentiable = {0},
       .bytes_moved = 4.0 * static_cast<double>(T * V),
+      .backward_bytes_moved = 8.0 * static_cast<double>(T * V),
   };
 }
+
+inline std::vector<OpCase> cross_entropy_bench_cases() { return {cross_entropy_case(4096, kVocabulary)}; }
 
 }  // namespace blt

@@ -1,6 +1,7 @@
 // Cases of ngram_embedding and row_adamw_.
 #pragma once
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/embedding.h>
 
 #include "blt/ops/ngram_embedding.h"
@@ -63,8 +64,13 @@ inline OpCase ngram_embedding_case(int64_t T, int64_t D, int64_t C, const NgramH
     return total;
   };
   c.differentiable = {0};
-  c.bytes_moved = 4.0 * T * C * static_cast<double>(2 + hash.num_tables());
+  c.bytes_moved = 4.0 * static_cast<double>(T * C * (2 + hash.num_tables()));
+  c.backward_bytes_moved = 4.0 * static_cast<double>((T + kIds) * C);  // of the byte table
   return c;
+}
+
+inline std::vector<OpCase> ngram_embedding_bench_cases() {
+  return {ngram_embedding_case(4096, 4, 256, {{3, 4, 5, 6, 7, 8}, 50000, 1})};
 }
 
 // The backward: a gradient and ids to touched rows, given back as a dense table. Data decides the number of rows, so there is no meta
@@ -73,6 +79,47 @@ inline at::Tensor dense_rows(const RowGradient& rows, int64_t num_rows, int64_t 
   at::Tensor table = at::zeros({num_rows, C}, rows.values.options());
   const int64_t count = rows.count.item<int32_t>();
   return table.index_copy_(0, rows.ids.slice(0, 0, count).to(at::kLong), rows.values.slice(0, 0, count));
+}
+
+// For the benchmark: T positions that touch random rows of every table.
+inline std::vector<OpCase> touched_rows_bench_cases() {
+  static constexpr int64_t kT = 4096, kTables = 6, kRows = 50000, kC = 256;
+  OpCase c;
+  c.name = "T4096 C256 rows50000 x6";
+  c.inputs = [](Rng& rng) -> Tensors {
+    return {rng.normal({kT, kC}),
+            rng.integer({kT, kTables}, 0, kRows) + at::arange(kTables, at::kInt) * int{kRows}};
+  };
+  c.op = [](const Tensors& in) {
+    using Signature =
+        std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, int64_t);
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("blt::touched_rows", "").typed<Signature>();
+    const auto [ids, values, count] = op.call(in[0], in[1], kRows);
+    return Tensors{ids, values, count};
+  };
+  c.bytes_moved = 4.0 * kT * kC * (1 + kTables);  // nearly every row is another one
+  return {c};
+}
+
+// For the benchmark: the tables of the shape `small` and a tenth of their rows; changes its inputs.
+inline std::vector<OpCase> row_adamw_bench_cases() {
+  static constexpr int64_t kRows = 300000, kC = 256, kTouched = 24000;
+  OpCase c;
+  c.name = "R300000 C256 touched24000";
+  c.inputs = [](Rng& rng) -> Tensors {
+    return {at::zeros({kRows, kC}), at::zeros({kRows, kC}), at::zeros({kRows, kC}),
+            at::arange(0, kRows, kRows / kTouched, at::kInt).slice(0, 0, kTouched).contiguous(),
+            rng.normal({kTouched, kC})};
+  };
+  c.op = [](const Tensors& in) {
+    at::Tensor table = in[0], exp_avg = in[1], exp_avg_sq = in[2];
+    const RowGradient rows{in[3], in[4], at::scalar_tensor(kTouched, at::kInt), kTouched};
+    ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, at::ones({}), {.learning_rate = 1e-4});
+    return table;
+  };
+  c.bytes_moved = 24.0 * kRows * kC + 4.0 * kTouched * kC;
+  return {c};
 }
 
 }  // namespace blt

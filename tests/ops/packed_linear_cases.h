@@ -22,4 +22,10 @@ inline OpCase packed_linear_case(int64_t N, int64_t in_features, int64_t out_fea
   return c;
 }
 
+// The layers of the entropy model of the shape `small`, and of the released one.
+inline std::vector<OpCase> packed_linear_bench_cases() {
+  return {packed_linear_case(4096, 256, 256), packed_linear_case(4096, 256, 768),
+          packed_linear_case(4096, 768, 2048), packed_linear_case(1, 768, 2048)};
+}
+
 }  // namespace blt

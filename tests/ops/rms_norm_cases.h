@@ -16,7 +16,12 @@ inline OpCase rms_norm_case(int64_t N, int64_t C, double eps = 1e-5) {
           [=](const Tensors& in) { return in[1] * in[0] * (in[0].square().mean(-1, true) + eps).rsqrt(); },
       .differentiable = {0, 1},
       .bytes_moved = 8.0 * static_cast<double>(N * C),
+      .backward_bytes_moved = 12.0 * static_cast<double>(N * C),
   };
+}
+
+inline std::vector<OpCase> rms_norm_bench_cases() {
+  return {rms_norm_case(4096, 256), rms_norm_case(32768, 1024)};
 }
 
 }  // namespace blt

@@ -39,7 +39,12 @@ inline OpCase rope_case(int64_t T, int64_t H, int64_t E, int64_t M) {
           },
       .differentiable = {0},
       .bytes_moved = 8.0 * static_cast<double>(T * H * E),
+      .backward_bytes_moved = 8.0 * static_cast<double>(T * H * E),
   };
+}
+
+inline std::vector<OpCase> rope_bench_cases() {
+  return {rope_case(4096, 4, 64, 1024), rope_case(32768, 16, 64, 8192)};
 }
 
 }  // namespace blt

@@ -38,7 +38,10 @@ inline OpCase segment_attention_case(const std::string& name, const Segments& q_
     return dense_segment_attention(in[0], in[1], in[2], q_segments, k_segments, scale);
   };
   c.differentiable = {0, 1, 2};
-  c.bytes_moved = 4.0 * (2 * q_segments.total * H + 2 * k_segments.total * Hkv) * E;
+  // Backward: q, grad, out and grad_q; k, v and their gradients.
+  const int64_t q_values = q_segments.total * H * E, k_values = k_segments.total * Hkv * E;
+  c.bytes_moved = 4.0 * static_cast<double>(2 * q_values + 2 * k_values);
+  c.backward_bytes_moved = 4.0 * static_cast<double>(4 * q_values + 4 * k_values);
   return c;
 }
 
@@ -60,6 +63,12 @@ inline OpCase decoder_attention_case(int64_t bytes, int64_t patches, int64_t slo
                                     " patches k" + std::to_string(slots),
                                 rng.segments(bytes, patches, /*allow_empty=*/true),
                                 Segments::uniform(patches, slots, at::kCPU), H, Hkv, E);
+}
+
+inline std::vector<OpCase> segment_attention_bench_cases() {
+  return {encoder_attention_case(4096, 910, 2, 4, 4, 64), decoder_attention_case(4096, 910, 2, 4, 4, 64),
+          encoder_attention_case(32768, 7300, 2, 16, 16, 64),
+          decoder_attention_case(32768, 7300, 2, 16, 16, 64)};
 }
 
 }  // namespace blt

@@ -28,8 +28,15 @@ inline OpCase segment_pool_case(int64_t N, int64_t P, int64_t C, Pooling pooling
     return rows.empty() ? in[0] * 1 : at::stack(rows);
   };
   c.differentiable = {0};
-  c.bytes_moved = 4.0 * (N + P + (pooling == Pooling::kMean ? 0 : P)) * C;
+  c.bytes_moved = 4.0 * static_cast<double>((N + P + (pooling == Pooling::kMean ? 0 : P)) * C);
+  c.backward_bytes_moved = c.bytes_moved;
   return c;
+}
+
+inline std::vector<OpCase> segment_pool_bench_cases() {
+  return {segment_pool_case(4096, 910, 256, Pooling::kMax),
+          segment_pool_case(32768, 7300, 1024, Pooling::kMax),
+          segment_pool_case(32768, 7300, 1024, Pooling::kMean)};
 }
 
 }  // namespace blt

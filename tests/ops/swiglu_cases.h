@@ -15,7 +15,10 @@ inline OpCase swiglu_case(int64_t N, int64_t F) {
       .reference = [](const Tensors& in) { return in[0] * at::sigmoid(in[0]) * in[1]; },
       .differentiable = {0, 1},
       .bytes_moved = 12.0 * static_cast<double>(N * F),
+      .backward_bytes_moved = 20.0 * static_cast<double>(N * F),
   };
 }
+
+inline std::vector<OpCase> swiglu_bench_cases() { return {swiglu_case(4096, 768), swiglu_case(8192, 4096)}; }
 
 }  // namespace blt

@@ -45,11 +45,24 @@ inline OpCase window_attention_case(const std::vector<int64_t>& lengths, int64_t
     return dense_window_attention(in[0], in[1], in[2], documents, window, scale);
   };
   c.differentiable = {0, 1, 2};
-  c.bytes_moved = 4.0 * (2 * H + 2 * Hkv) * documents.total * E;
+  c.bytes_moved = 4.0 * static_cast<double>((2 * H + 2 * Hkv) * documents.total * E);
   for (const int64_t length : lengths)  // pairs of a query and a key that it sees, two products each
     for (int64_t i = 0; i < length; ++i)
       c.flops += 4.0 * H * E * static_cast<double>(window > 0 ? std::min(window, i + 1) : i + 1);
+  // Five products instead of two; q, k, v, out, grad and three gradients.
+  c.backward_flops = 2.5 * c.flops;
+  c.backward_bytes_moved = 2 * c.bytes_moved;
   return c;
+}
+
+// The local layers of the shape `small`, its latent layers (910 patches), and the local layers of 1B.
+inline std::vector<OpCase> window_attention_bench_cases() {
+  return {window_attention_case({1024, 1024, 1024, 1024}, 4, 4, 64, 512),
+          window_attention_case({4096}, 4, 4, 64, 512),
+          window_attention_case({228, 228, 227, 227}, 8, 8, 64, 0),
+          window_attention_case({910}, 8, 8, 64, 0),
+          window_attention_case({4096}, 2, 2, 32, 128),
+          window_attention_case({8192}, 16, 16, 64, 512)};
 }
 
 }  // namespace blt

@@ -1,0 +1,82 @@
+// Counts the memory of tensors, so that tests can say how much a function needs without looking at a clock or at the system.
+#pragma once
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+namespace blt {
+
+// While it lives, every block that LibTorch allocates on the CPU is counted (also those of libblt's kernels, which take their scratch
+// memory there). One at a time; blocks of before may be freed while it lives, and its own after it.
+class MemoryMeter {
+ public:
+  MemoryMeter() : before_(c10::GetCPUAllocator()) {
+    counting().inner = before_;
+    c10::SetCPUAllocator(&counting(), kPriority);
+  }
+  ~MemoryMeter() { c10::SetCPUAllocator(before_, kPriority); }
+  MemoryMeter(const MemoryMeter&) = delete;
+
+  // The most bytes held at once while f() ran, beyond those held when it started. What f() returns is part of it.
+  template <class F>
+  int64_t peak(const F& f) {
+    const int64_t before = live();
+    most() = before;
+    f();
+    return most() - before;
+  }
+
+ private:
+  static constexpr uint8_t kPriority = 0;
+
+  static std::atomic<int64_t>& live() {
+    static std::atomic<int64_t> value{0};
+    return value;
+  }
+  static std::atomic<int64_t>& most() {
+    static std::atomic<int64_t> value{0};
+    return value;
+  }
+
+  // What a counted block needs to be freed. Lives on its own, as blocks outlive the meter.
+  struct Block {
+    c10::DataPtr memory;
+    int64_t size;
+  };
+  static void free_block(void* context) {
+    const auto* block = static_cast<Block*>(context);
+    live() -= block->size;
+    delete block;
+  }
+
+  struct Counting : c10::Allocator {
+    c10::Allocator* inner = nullptr;
+
+    c10::DataPtr allocate(size_t size) override {
+      c10::DataPtr memory = inner->allocate(size);
+      void* const data = memory.get();
+      const auto bytes = static_cast<int64_t>(size);
+      const int64_t now = live() += bytes;
+      int64_t before = most();
+      while (now > before && !most().compare_exchange_weak(before, now)) {
+      }
+      return {data, new Block{std::move(memory), bytes}, free_block, c10::Device(c10::DeviceType::CPU)};
+    }
+    void copy_data(void* to, const void* from, size_t size) const override {
+      default_copy_data(to, from, size);
+    }
+  };
+  static Counting& counting() {
+    static Counting allocator;
+    return allocator;
+  }
+
+  c10::Allocator* before_;
+};
+
+}  // namespace blt
