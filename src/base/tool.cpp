@@ -23,6 +23,7 @@
 #include "base/config_text.h"
 #include "base/tool_help.h"
 #include "blt/base/error.h"
+#include "blt/base/memory.h"
 #include "blt/base/version.h"
 
 namespace blt::config_detail {
@@ -232,6 +233,7 @@ int finish_output(std::string_view tool, int code, int error) {
 }  // namespace
 
 int run_tool(const ToolSpec& spec, int argc, char** argv) {
+  keep_freed_memory();
   const ErrorsInsteadOfSignals guard;
   int code = kFailed;
   try {

@@ -1,0 +1,69 @@
+#include "bench/products.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/mm.h>
+#include <ATen/record_function.h>
+
+#include <algorithm>
+#include <mutex>
+
+namespace blt::bench {
+namespace {
+
+struct Layout {
+  std::vector<int64_t> sizes, strides;
+  explicit Layout(const at::Tensor& x) : sizes(x.sizes().vec()), strides(x.strides().vec()) {}
+  bool operator==(const Layout& other) const { return sizes == other.sizes && strides == other.strides; }
+};
+
+struct Call {
+  Layout a, b;
+  bool operator==(const Call& other) const { return a == other.a && b == other.b; }
+};
+
+// Callbacks are plain functions, and the backward runs in a thread of its own.
+std::mutex mutex;
+std::vector<Call> calls;
+
+std::unique_ptr<at::ObserverContext> record(const at::RecordFunction& function) {
+  const auto inputs = function.inputs();
+  if (std::string_view(function.name()) == "aten::mm" && inputs.size() >= 2) {
+    const std::lock_guard lock(mutex);
+    calls.push_back({Layout(inputs[0].toTensor()), Layout(inputs[1].toTensor())});
+  }
+  return nullptr;
+}
+
+at::Tensor like(const Layout& layout) {
+  return at::empty_strided(layout.sizes, layout.strides, at::kFloat).uniform_(-1, 1);
+}
+
+}  // namespace
+
+Products::Products(const std::function<void()>& run) {
+  calls.clear();
+  const at::CallbackHandle handle = at::addGlobalCallback(
+      at::RecordFunctionCallback(record).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+  run();
+  at::removeCallback(handle);
+  std::vector<Call> seen;
+  for (const Call& call : calls) {
+    const size_t place = std::find(seen.begin(), seen.end(), call) - seen.begin();
+    if (place == seen.size()) {
+      seen.push_back(call);
+      distinct_.push_back({like(call.a), like(call.b), at::empty({call.a.sizes[0], call.b.sizes[1]})});
+    }
+    order_.push_back(place);
+    flops_ += 2.0 * static_cast<double>(call.a.sizes[0] * call.a.sizes[1] * call.b.sizes[1]);
+  }
+}
+
+void Products::repeat() {
+  for (const size_t place : order_) {
+    Product& product = distinct_[place];
+    at::mm_out(product.out, product.a, product.b);
+  }
+}
+
+}  // namespace blt::bench

@@ -1,0 +1,93 @@
+#include "bench/shapes.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/rand.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace blt::bench {
+namespace {
+
+struct Widths {
+  int64_t local, local_heads, local_ffn, decoder_layers, latent, latent_heads, latent_ffn, latent_layers;
+  int64_t window, rows;
+};
+
+BltConfig config(const Widths& w) {
+  BltConfig result;
+  result.local_dim = w.local;
+  result.window = w.window;
+  result.cross_attn_k = 2;
+  result.ngram.rows = w.rows;
+  result.local_encoder.layers = 1;
+  result.local_decoder.layers = w.decoder_layers;
+  for (TransformerConfig* part : {static_cast<TransformerConfig*>(&result.local_encoder),
+                                  static_cast<TransformerConfig*>(&result.local_decoder)}) {
+    part->heads = w.local_heads;
+    part->ffn_dim = w.local_ffn;
+  }
+  result.latent_transformer.dim = w.latent;
+  result.latent_transformer.layers = w.latent_layers;
+  result.latent_transformer.heads = w.latent_heads;
+  result.latent_transformer.ffn_dim = w.latent_ffn;
+  return result;
+}
+
+}  // namespace
+
+const std::string kText =
+    "A patch is a run of bytes, and the next one starts where the next byte is hard to guess. After the "
+    "first "
+    "letters of a long word little is left to guess, so long words make long patches; a name, a number such "
+    "as "
+    "2,718.28 or a new sentence makes short ones. What is easy costs little, what is hard costs more. ";
+
+BltConfig shape(std::string_view name) {
+  if (name == "small")
+    return config({.local = 256,
+                   .local_heads = 4,
+                   .local_ffn = 768,
+                   .decoder_layers = 4,
+                   .latent = 512,
+                   .latent_heads = 8,
+                   .latent_ffn = 1536,
+                   .latent_layers = 6,
+                   .window = 512,
+                   .rows = 50000});
+  TORCH_CHECK(name == "tiny", "the shapes are small and tiny, not ", name);
+  return config({.local = 64,
+                 .local_heads = 2,
+                 .local_ffn = 192,
+                 .decoder_layers = 2,
+                 .latent = 128,
+                 .latent_heads = 4,
+                 .latent_ffn = 384,
+                 .latent_layers = 3,
+                 .window = 128,
+                 .rows = 5000});
+}
+
+Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_patch) {
+  TORCH_CHECK(!text.empty() && rows >= 1 && bytes >= 3 && mean_patch >= 1,
+              "needs some text, a row, 3 bytes in it, and patches of at least a byte");
+  const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(uint64_t{0});
+  const at::Tensor starts = at::rand({rows, bytes - 2}, generator, at::kFloat) < 1 / mean_patch;
+  const int64_t fewest = starts.sum(1).min().item<int64_t>();
+  std::vector<PatchedSequence> sequences;
+  for (int64_t row = 0; row < rows; ++row) {
+    PatchedSequence sequence;
+    for (int64_t i = 0; i < bytes; ++i)
+      sequence.ids.push_back(kByteOffset + static_cast<unsigned char>(text[(row * bytes + i) % text.size()]));
+    sequence.ids[0] = kBos;
+    sequence.starts = {0, 1};
+    const bool* start = starts.const_data_ptr<bool>() + row * (bytes - 2);
+    for (int64_t i = 0; i < bytes - 2 && static_cast<int64_t>(sequence.starts.size()) < fewest + 2; ++i)
+      if (start[i]) sequence.starts.push_back(i + 2);
+    sequences.push_back(std::move(sequence));
+  }
+  return Batch::pack(sequences);
+}
+
+}  // namespace blt::bench

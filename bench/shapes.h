@@ -1,0 +1,24 @@
+// The models and the batch that libblt is timed with: the shapes, the text rule and the patch boundaries of the peer (bench/beside_peer).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "blt/batch.h"
+#include "blt/model/blt.h"
+
+namespace blt::bench {
+
+// "small" (103 M parameters, 77 M of them n-gram tables) or "tiny". Throws c10::Error for another name.
+BltConfig shape(std::string_view name);
+
+// `text` over and over, cut into `rows` sequences of `bytes` ids each, the first of which becomes BOS. Patches start at 0, at 1, and
+// then anywhere with probability 1 / mean_patch; every row keeps as many as the row with the fewest. The same random numbers as
+// torch.rand of a generator with seed 0, so the same patches as the peer's.
+Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_patch);
+
+// Some English, for runs without the peer's text.
+extern const std::string kText;
+
+}  // namespace blt::bench
