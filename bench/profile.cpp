@@ -1,20 +1,15 @@
 #include "bench/profile.h"
 
 #include <ATen/record_function.h>
-#include <time.h>
 
 #include <algorithm>
 #include <map>
 #include <memory>
 
+#include "bench/timing.h"
+
 namespace blt::bench {
 namespace {
-
-double thread_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
 
 // Callbacks are plain functions.
 std::map<std::string, OperatorTime> times;

@@ -1,6 +1,7 @@
 // Counts the memory of tensors, so that tests can say how much a function needs without looking at a clock or at the system.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
@@ -12,14 +13,18 @@
 namespace blt {
 
 // While it lives, every block that LibTorch allocates on the CPU is counted (also those of libblt's kernels, which take their scratch
-// memory there). One at a time; blocks of before may be freed while it lives, and its own after it.
+// memory there), and LibTorch has one thread, as it is chance which threads hold their scratch memory together. One at a time; blocks of before may be freed while it lives, and its own after it.
 class MemoryMeter {
  public:
   MemoryMeter() : before_(c10::GetCPUAllocator()) {
+    at::set_num_threads(1);
     counting().inner = before_;
     c10::SetCPUAllocator(&counting(), kPriority);
   }
-  ~MemoryMeter() { c10::SetCPUAllocator(before_, kPriority); }
+  ~MemoryMeter() {
+    c10::SetCPUAllocator(before_, kPriority);
+    at::set_num_threads(threads_);
+  }
   MemoryMeter(const MemoryMeter&) = delete;
 
   // The most bytes held at once while f() ran, beyond those held when it started. What f() returns is part of it.
@@ -77,6 +82,7 @@ class MemoryMeter {
   }
 
   c10::Allocator* before_;
+  int threads_ = at::get_num_threads();
 };
 
 }  // namespace blt

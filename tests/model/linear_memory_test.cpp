@@ -13,12 +13,12 @@ TEST(LinearMemory, ForwardAndBackwardOfABlt) {
   for (const int64_t window : {int64_t{12}, int64_t{0}}) {
     BltConfig config = small_config();
     config.window = window;
-    const Blt model(config);
+    Blt model(config);
     MemoryMeter meter;
     const auto peak = [&](int64_t bytes) {
       std::mt19937_64 rng(3);
       const Batch batch = Batch::pack({random_document(rng, bytes)});
-      const int64_t most = meter.peak([&] { next_id_loss(model.ptr()->forward(batch), batch).sum.backward(); });
+      const int64_t most = meter.peak([&] { next_id_loss(model->forward(batch), batch).sum.backward(); });
       take_gradients(*model);
       return static_cast<double>(most);
     };
