@@ -26,28 +26,38 @@ void ConfigReader::override_with(const std::string& text) {
     set_below({root_, "", {}}, std::string_view(text).substr(0, equals), text.substr(equals + 1));
 }
 
+// Text or a path, or an optional one.
+static bool is_text(const ConfigType& type) {
+  if (type.kind == Kind::kOptional) return is_text(*type.inner[0]);
+  return type.kind == Kind::kText || type.kind == Kind::kPath;
+}
+
 void ConfigReader::set(const ConfigField& field, const std::vector<std::string>& values,
                        const std::string& shown) {
   source_ = {};
   const ConfigType& type = *field.value.type;
+  // A shell has taken its own quotes away already: text is what the user typed, even "null" and "'quoted'".
+  const auto set_one = [&](const Target& target, const std::string& text) {
+    if (is_text(*target.value.type))
+      read_value({.kind = Tree::Kind::kScalar, .line = 0, .text = text}, target);
+    else
+      set_here(target, text);
+  };
   if (type.kind != Kind::kList) {
-    set_here({field.value, shown, field.rule}, values.back());
+    set_one({field.value, shown, field.rule}, values.back());
     return;
   }
   type.resize(field.value.address, 0);
   type.resize(field.value.address, values.size());
   for (size_t i = 0; i < values.size(); ++i)
-    set_here({{type.inner[0], type.element(field.value.address, i)}, shown, field.rule}, values[i]);
+    set_one({{type.inner[0], type.element(field.value.address, i)}, shown, field.rule}, values[i]);
 }
 
 // Text and paths are taken as they are, as nobody expects to quote twice; all else is YAML.
 bool ConfigReader::set_here(const Target& target, const std::string& text) {
-  const ConfigType* type = target.value.type;
-  const bool is_optional = type->kind == Kind::kOptional;
-  while (type->kind == Kind::kOptional) type = type->inner[0];
-  const bool is_text = type->kind == Kind::kText || type->kind == Kind::kPath;
+  const bool is_optional = target.value.type->kind == Kind::kOptional;
   const bool is_quoted = text.starts_with('"') || text.starts_with('\'');
-  if (is_text && !is_quoted && !(is_optional && text == "null"))
+  if (is_text(*target.value.type) && !is_quoted && !(is_optional && text == "null"))
     return read_value({.kind = Tree::Kind::kScalar, .line = 0, .text = text}, target);
   try {
     return read_value(*parse_tree(text, ""), target);
