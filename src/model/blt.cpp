@@ -33,8 +33,17 @@ BltImpl::BltImpl(const BltConfig& config) : config_(config) {
 at::Tensor BltImpl::forward(const Batch& batch) {
   const auto [h_bytes, h_patches] = local_encoder(batch);                            // [T, C], [P, k C]
   const at::Tensor latents = latent_transformer(h_patches, batch.latent_documents);  // [P, C']
-  const at::Tensor h = local_decoder(h_bytes, latents, batch);                       // [T, C]
-  return lm_head.is_empty() ? at::linear(h, local_encoder->embedding->byte_table) : lm_head(h);  // [T, V]
+  return logits(local_decoder(h_bytes, latents, batch));                             // [T, V]
+}
+
+at::Tensor BltImpl::logits(const at::Tensor& h) const {
+  if (!lm_head.is_empty()) return lm_head->forward(h);
+  if (tied_output_) return ops::packed_linear(h, *tied_output_);
+  return at::linear(h, local_encoder->embedding->byte_table);
+}
+
+void BltImpl::freeze_own() {
+  if (lm_head.is_empty()) tied_output_ = ops::pack_weight(local_encoder->embedding->byte_table);
 }
 
 }  // namespace blt

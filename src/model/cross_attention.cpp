@@ -20,11 +20,20 @@ CrossAttentionImpl::CrossAttentionImpl(const TransformerConfig& config, int64_t 
 
 at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const at::Tensor& kv, const Segments& x_segments,
                                        const Segments& kv_segments) {
+  return attend(x, memory(kv), x_segments, kv_segments);
+}
+
+CrossAttentionImpl::Memory CrossAttentionImpl::memory(const at::Tensor& kv) {
+  const at::Tensor normed = k_norm(kv);
   const auto heads = [&](const at::Tensor& y) { return y.view({y.size(0), -1, head_dim_}); };
-  const at::Tensor memory = k_norm(kv);
+  return {heads(k_proj(normed)), heads(v_proj(normed))};
+}
+
+at::Tensor CrossAttentionImpl::attend(const at::Tensor& x, const Memory& memory, const Segments& x_segments,
+                                      const Segments& memory_segments) {
+  const at::Tensor q = q_proj(q_norm(x)).view({x.size(0), -1, head_dim_});
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
-  const at::Tensor seen = ops::segment_attention(heads(q_proj(q_norm(x))), heads(k_proj(memory)),
-                                                 heads(v_proj(memory)), x_segments, kv_segments, scale);
+  const at::Tensor seen = ops::segment_attention(q, memory.k, memory.v, x_segments, memory_segments, scale);
   return x + o_proj(seen.view({x.size(0), -1}));
 }
 

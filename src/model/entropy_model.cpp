@@ -16,9 +16,14 @@ EntropyModelImpl::EntropyModelImpl(const EntropyModelConfig& config) : config_(c
 at::Tensor EntropyModelImpl::forward(const Batch& batch) { return forward(batch.bytes, batch.documents); }
 
 at::Tensor EntropyModelImpl::forward(const at::Tensor& bytes, const Segments& documents) {
-  at::Tensor h = embedding(bytes, documents);
+  const at::Tensor h = embedding(bytes, documents);
+  return forward_in(h, layers->context(documents, h));
+}
+
+at::Tensor EntropyModelImpl::forward_in(const at::Tensor& embeddings, const AttentionContext& context) {
+  at::Tensor h = embeddings;
   if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
-  return lm_head(norm(layers(h, documents)));
+  return lm_head(norm(layers->forward_in(h, context)));
 }
 
 EntropyModelImpl::Scores EntropyModelImpl::scores(const at::Tensor& bytes, const at::Tensor& targets,

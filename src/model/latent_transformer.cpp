@@ -9,8 +9,12 @@ LatentTransformerImpl::LatentTransformerImpl(const LatentTransformerConfig& conf
 }
 
 at::Tensor LatentTransformerImpl::forward(const at::Tensor& patches, const Segments& documents) {
-  return layers(token_embedding_projection.is_empty() ? patches : token_embedding_projection(patches),
-                documents);
+  return forward_in(patches, layers->context(documents, patches));
+}
+
+at::Tensor LatentTransformerImpl::forward_in(const at::Tensor& patches, const AttentionContext& context) {
+  return layers->forward_in(
+      token_embedding_projection.is_empty() ? patches : token_embedding_projection(patches), context);
 }
 
 }  // namespace blt

@@ -19,7 +19,7 @@ at::Tensor LinearImpl::forward(const at::Tensor& x) const {
   return packed_ ? ops::packed_linear(x, *packed_) : at::linear(x, weight);
 }
 
-void LinearImpl::freeze() {
+void LinearImpl::freeze_own() {
   weight.requires_grad_(false);
   packed_ = ops::pack_weight(weight);
 }
@@ -38,7 +38,7 @@ void freeze(torch::nn::Module& module) {
   module.eval();
   for (at::Tensor& parameter : module.parameters()) parameter.requires_grad_(false);
   module.apply([](torch::nn::Module& child) {
-    if (auto* linear = child.as<LinearImpl>()) linear->freeze();
+    if (auto* freezable = dynamic_cast<Freezable*>(&child)) freezable->freeze_own();
   });
 }
 

@@ -22,21 +22,32 @@ LocalDecoderImpl::LocalDecoderImpl(const LocalDecoderConfig& config, int64_t dim
 }
 
 at::Tensor LocalDecoderImpl::forward(at::Tensor bytes, const at::Tensor& latents, const Batch& batch) {
+  const AttentionContext context = layers->context(batch.documents, bytes);
+  return decode(std::move(bytes), memory(latents), batch.readers, context);
+}
+
+LocalDecoderImpl::Memory LocalDecoderImpl::memory(const at::Tensor& latents) {
+  const at::Tensor states =
+      patch_embedding_projection.is_empty() ? latents : patch_embedding_projection(latents);
+  if (config_.cross_attention == DecoderCrossAttention::kNone) return {{}, states};
+  const at::Tensor slots = states.view({-1, dim_});  // [P * k, C]
+  Memory memory;
+  for (size_t i = 0; i < cross_attn_layers->size(); ++i)
+    memory.slots.push_back(cross_attn_layers->at<CrossAttentionImpl>(i).memory(slots));
+  return memory;
+}
+
+at::Tensor LocalDecoderImpl::decode(at::Tensor bytes, const Memory& memory, const Segments& readers,
+                                    const AttentionContext& context) {
   at::Tensor h = std::move(bytes);
   if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
-  const at::Tensor memory =
-      patch_embedding_projection.is_empty() ? latents : patch_embedding_projection(latents);
-  if (config_.cross_attention == DecoderCrossAttention::kNone) {
-    return norm(layers(h + memory.index_select(0, batch.readers.ids()), batch.documents));
-  }
-  const at::Tensor slots = memory.view({-1, dim_});  // [P * k, C]
-  const Segments slot_segments = Segments::uniform(batch.patches.count, k_, h.device());
-  const AttentionContext context = layers->context(batch.documents, h);
+  if (config_.cross_attention == DecoderCrossAttention::kNone)
+    return norm(layers->forward_in(h + memory.added.index_select(0, readers.ids()), context));
+  const Segments slot_segments = Segments::uniform(readers.count, k_, h.device());
   for (size_t i = 0; i < layers->size(); ++i) {
-    if (i < cross_attn_layers->size()) {
-      // The cross-attention returns its queries too, so they are added twice: as the references do.
-      h = h + cross_attn_layers->at<CrossAttentionImpl>(i).forward(h, slots, batch.readers, slot_segments);
-    }
+    // The cross-attention returns its queries too, so they are added twice: as the references do.
+    if (i < cross_attn_layers->size())
+      h = h + cross_attn_layers->at<CrossAttentionImpl>(i).attend(h, memory.slots[i], readers, slot_segments);
     h = layers->layer(i, h, context);
   }
   return norm(h);

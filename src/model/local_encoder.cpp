@@ -16,24 +16,35 @@ LocalEncoderImpl::LocalEncoderImpl(const LocalEncoderConfig& config, const Ngram
 }
 
 LocalEncoderImpl::Output LocalEncoderImpl::forward(const Batch& batch) {
-  at::Tensor h = embedding(batch.bytes, batch.documents);  // [T, C]
-  if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
+  const at::Tensor h = embedding(batch.bytes, batch.documents);  // [T, C]
+  const std::vector<at::Tensor> states = this->states(h, layers->context(batch.documents, h));
+  return {states.back(), patches(states, batch.patches)};
+}
 
-  const AttentionContext context = layers->context(batch.documents, h);
-  const Segments slots = Segments::uniform(batch.patches.count, k_, h.device());
+std::vector<at::Tensor> LocalEncoderImpl::states(const at::Tensor& embeddings,
+                                                 const AttentionContext& context) {
+  at::Tensor h = embeddings;
+  if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
   const bool every_layer = config_.cross_attention == EncoderCrossAttention::kAll;
-  at::Tensor patches;  // [P * k, C]: the k query slots of patch p are rows p * k to p * k + k - 1
+  std::vector<at::Tensor> states;
   for (size_t i = 0; i < layers->size(); ++i) {
     h = layers->layer(i, h, context);
-    if (!every_layer && i + 1 < layers->size()) continue;
-    if (!patches.defined() || config_.patch_queries == PatchQueries::kRepool)
-      patches =
-          patch_embedding_projection(ops::segment_pool(h, batch.patches, config_.pooling)).view({-1, dim_});
-    // The cross-attention returns its queries too, so they are added twice: as the references do.
-    auto& cross_attention = cross_attn_layers->at<CrossAttentionImpl>(every_layer ? i : 0);
-    patches = patches + cross_attention.forward(patches, h, slots, batch.patches);
+    if (every_layer || i + 1 == layers->size()) states.push_back(h);
   }
-  return {h, patches.view({-1, k_ * dim_})};
+  return states;
+}
+
+at::Tensor LocalEncoderImpl::patches(const std::vector<at::Tensor>& states, const Segments& patches) {
+  const Segments slots = Segments::uniform(patches.count, k_, states.back().device());
+  at::Tensor result;  // [P * k, C]: the k query slots of patch p are rows p * k to p * k + k - 1
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (!result.defined() || config_.patch_queries == PatchQueries::kRepool)
+      result =
+          patch_embedding_projection(ops::segment_pool(states[i], patches, config_.pooling)).view({-1, dim_});
+    // The cross-attention returns its queries too, so they are added twice: as the references do.
+    result = result + cross_attn_layers->at<CrossAttentionImpl>(i).forward(result, states[i], slots, patches);
+  }
+  return result.view({-1, k_ * dim_});
 }
 
 }  // namespace blt

@@ -79,7 +79,7 @@ RotaryTable::View RotaryTable::view(int64_t length, const at::TensorOptions& opt
 }
 
 SelfAttentionImpl::SelfAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer)
-    : head_dim_(dim / config.heads) {
+    : head_dim_(dim / config.heads), layer_(layer) {
   const int64_t kv_dim = head_dim_ * config.num_kv_heads();
   const double std = config.init_std(dim, dim, layer);
   q_proj = register_module("q_proj", Linear(dim, dim, std));
@@ -95,7 +95,10 @@ at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const AttentionContex
   const at::Tensor k = ops::rope(heads(k_proj(x)), context.positions, context.cos, context.sin);
   const at::Tensor v = heads(v_proj(x));
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
-  return o_proj(ops::window_attention(q, k, v, context.documents, context.window, scale).view({rows, -1}));
+  const at::Tensor seen = context.store != nullptr
+                              ? context.store->attend(layer_, q, k, v, context, scale)
+                              : ops::window_attention(q, k, v, context.documents, context.window, scale);
+  return o_proj(seen.view({rows, -1}));
 }
 
 FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer) {
@@ -138,14 +141,23 @@ AttentionContext LayersImpl::context(const Segments& documents, const at::Tensor
   return {documents, window_, documents.positions(), table.cos, table.sin};
 }
 
+AttentionContext LayersImpl::context(const at::Tensor& positions, int64_t length, AttentionStore& store,
+                                     const at::Tensor& like) const {
+  const RotaryTable::View table = rotary_.view(length, like.options());
+  return {{}, window_, positions, table.cos, table.sin, &store};
+}
+
 at::Tensor LayersImpl::layer(size_t i, const at::Tensor& x, const AttentionContext& context) {
   return at<TransformerLayerImpl>(i).forward(x, context);
 }
 
-at::Tensor LayersImpl::forward(at::Tensor x, const Segments& documents) {
-  const AttentionContext context = this->context(documents, x);
+at::Tensor LayersImpl::forward_in(at::Tensor x, const AttentionContext& context) {
   for (size_t i = 0; i < size(); ++i) x = layer(i, x, context);
   return x;
+}
+
+at::Tensor LayersImpl::forward(const at::Tensor& x, const Segments& documents) {
+  return forward_in(x, context(documents, x));
 }
 
 }  // namespace blt

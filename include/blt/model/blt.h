@@ -5,6 +5,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
@@ -13,6 +14,7 @@
 #include "blt/model/local_decoder.h"
 #include "blt/model/local_encoder.h"
 #include "blt/model/ngram_embedding.h"
+#include "blt/ops/packed_linear.h"
 
 namespace blt {
 
@@ -43,14 +45,18 @@ struct BltConfig {
 };
 
 // Not thread-safe while training.
-class BltImpl : public torch::nn::Module {
+class BltImpl : public torch::nn::Module, public Freezable {
  public:
   explicit BltImpl(const BltConfig& config);
 
   // [T, V] logits: row i is about the id that follows id i. Documents do not see each other.
   at::Tensor forward(const Batch& batch);
 
+  at::Tensor logits(const at::Tensor& h) const;  // the decoder's [N, C] -> [N, V]
+
   const BltConfig& config() const { return config_; }
+
+  void freeze_own() override;  // packs the output matrix where that is the byte embedding table
 
   LocalEncoder local_encoder{nullptr};
   LatentTransformer latent_transformer{nullptr};
@@ -59,6 +65,7 @@ class BltImpl : public torch::nn::Module {
 
  private:
   BltConfig config_;
+  std::optional<ops::PackedWeight> tied_output_;
 };
 TORCH_MODULE(Blt);
 

@@ -23,6 +23,14 @@ class CrossAttentionImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x, const at::Tensor& kv, const Segments& x_segments,
                      const Segments& kv_segments);
 
+  // The same in two halves, for queries that come later than what they see.
+  struct Memory {
+    at::Tensor k, v;  // [Nk, Hkv, E]
+  };
+  Memory memory(const at::Tensor& kv);
+  at::Tensor attend(const at::Tensor& x, const Memory& memory, const Segments& x_segments,
+                    const Segments& memory_segments);
+
   Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
   RmsNorm q_norm{nullptr}, k_norm{nullptr};
 

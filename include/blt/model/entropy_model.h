@@ -43,6 +43,8 @@ class EntropyModelImpl : public torch::nn::Module {
 
   at::Tensor forward(const Batch& batch);  // [T, V] logits; reads batch.bytes and batch.documents
   at::Tensor forward(const at::Tensor& bytes, const Segments& documents);
+  // From embeddings [N, C] on, with the rows' context (`layers->context`): what generation runs.
+  at::Tensor forward_in(const at::Tensor& embeddings, const AttentionContext& context);
 
   // What the model knows about each next byte, without gradients.
   struct Scores {

@@ -34,6 +34,7 @@ class LatentTransformerImpl : public torch::nn::Module {
   LatentTransformerImpl(const LatentTransformerConfig& config, int64_t in);
 
   at::Tensor forward(const at::Tensor& patches, const Segments& documents);  // [P, in] -> [P, C']
+  at::Tensor forward_in(const at::Tensor& patches, const AttentionContext& context);
 
   Linear token_embedding_projection{nullptr};  // null where the widths agree
   Layers layers{nullptr};

@@ -11,9 +11,16 @@
 
 namespace blt {
 
+// A module that holds weights of its own which blt::freeze has to prepare.
+class Freezable {
+ public:
+  virtual ~Freezable() = default;
+  virtual void freeze_own() = 0;  // not those of the modules below
+};
+
 // y = x weight^T. weight [out, in], filled with truncated_normal_(std) (default: in^-0.5).
 // Not thread-safe while training; forward of a frozen one may be called from several threads at once.
-class LinearImpl : public torch::nn::Module {
+class LinearImpl : public torch::nn::Module, public Freezable {
  public:
   LinearImpl(int64_t in, int64_t out, std::optional<double> std = std::nullopt);
 
@@ -21,7 +28,7 @@ class LinearImpl : public torch::nn::Module {
 
   // From here on the weight does not change and takes no gradient, and each row of the result depends on that
   // row of x alone, bit for bit (ops/packed_linear.h). Keeps a second, packed copy of the weight.
-  void freeze();
+  void freeze_own() override;
 
   at::Tensor weight;
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
@@ -51,6 +52,18 @@ class LocalDecoderImpl : public torch::nn::Module {
   // bytes [T, C] (the encoder's), latents [P, C'] -> [T, C], normalised. Each byte reads the last patch that
   // is complete before the next byte (batch.readers).
   at::Tensor forward(at::Tensor bytes, const at::Tensor& latents, const Batch& batch);
+
+  // The two halves of forward, which generation runs at different times.
+  // What bytes read of P patches: keys and values for each cross-attention, P * k rows; without any, what is
+  // added to the bytes that read a patch, [P, C].
+  struct Memory {
+    std::vector<CrossAttentionImpl::Memory> slots;
+    at::Tensor added;
+  };
+  Memory memory(const at::Tensor& latents);  // [P, C']
+  // readers: the rows of `bytes` into P runs.
+  at::Tensor decode(at::Tensor bytes, const Memory& memory, const Segments& readers,
+                    const AttentionContext& context);
 
   Linear patch_embedding_projection{nullptr};  // null without cross-attention where the widths agree
   torch::nn::ModuleList cross_attn_layers{nullptr};

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
@@ -72,6 +73,13 @@ class LocalEncoderImpl : public torch::nn::Module {
     at::Tensor patches;  // [P, k * C]
   };
   Output forward(const Batch& batch);
+
+  // The two halves of forward, which generation runs at different times.
+  // embeddings [T, C] -> the byte states [T, C] after each layer that has a cross-attention; the last are those
+  // after the last layer.
+  std::vector<at::Tensor> states(const at::Tensor& embeddings, const AttentionContext& context);
+  // Such states of the bytes of P patches -> [P, k * C].
+  at::Tensor patches(const std::vector<at::Tensor>& states, const Segments& patches);
 
   NgramEmbedding embedding{nullptr};
   Layers layers{nullptr};

@@ -74,12 +74,27 @@ class RotaryTable {
   std::unique_ptr<Cache> cache_;
 };
 
+struct AttentionContext;
+
+// Stands between a layer's projections and its attention, and keeps keys and values for rows to come: what
+// generation puts there (generate/).
+class AttentionStore {
+ public:
+  virtual ~AttentionStore() = default;
+
+  // q [N, H, E], k and v [N, Hkv, E] of layer `layer`, turned to their positions. Returns [N, H, E]: what each
+  // query sees.
+  virtual at::Tensor attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const AttentionContext& context, double scale) = 0;
+};
+
 // What every layer of a stack needs to know about the rows of one step; made once a step by Layers::context.
 struct AttentionContext {
-  Segments documents;    // rows into documents: who may see whom
-  int64_t window = 0;    // 0: everything before
-  at::Tensor positions;  // [N] int32: place in the document
-  at::Tensor cos, sin;   // rotary tables
+  Segments documents;               // rows into documents: who may see whom
+  int64_t window = 0;               // 0: everything before
+  at::Tensor positions;             // [N] int32: place in the document
+  at::Tensor cos, sin;              // rotary tables
+  AttentionStore* store = nullptr;  // null: rows see the rows of their document in this step alone
 };
 
 class SelfAttentionImpl : public torch::nn::Module {
@@ -91,7 +106,7 @@ class SelfAttentionImpl : public torch::nn::Module {
   Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
 
  private:
-  int64_t head_dim_;
+  int64_t head_dim_, layer_;
 };
 TORCH_MODULE(SelfAttention);
 
@@ -129,8 +144,12 @@ class LayersImpl : public torch::nn::ModuleListImpl {
   LayersImpl(const TransformerConfig& config, int64_t dim, int64_t window, bool feed_forward = true);
 
   AttentionContext context(const Segments& documents, const at::Tensor& like) const;
+  // Of rows at any positions [N] int32, each below `length`, whose keys and values `store` keeps.
+  AttentionContext context(const at::Tensor& positions, int64_t length, AttentionStore& store,
+                           const at::Tensor& like) const;
   at::Tensor layer(size_t i, const at::Tensor& x, const AttentionContext& context);  // one layer
-  at::Tensor forward(at::Tensor x, const Segments& documents);                       // all of them
+  at::Tensor forward_in(at::Tensor x, const AttentionContext& context);              // all of them
+  at::Tensor forward(const at::Tensor& x, const Segments& documents);                // all of them
 
  private:
   int64_t window_;
