@@ -69,12 +69,52 @@ void add_depth(const PackedLinear<T>& a, int64_t first_row, int64_t rows, int64_
   }
 }
 
+// kPanels panels at once: as many independent sums as hide the latency of an fma.
+template <int kPanels, class T>
+void row_times_panels(const T* x, const T* panels, int64_t in, T* c) {
+  constexpr int64_t kColumns = kPanelColumns<T>;
+  Vec<T> sums[kPanels][2];
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) sums[p][0] = sums[p][1] = zeros<T>();
+  for (int64_t k = 0; k < in; ++k) {
+    const Vec<T> factor = splat(x[k]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      const T* at = panels + (p * in + k) * kColumns;
+      sums[p][0] = fma(factor, load(at), sums[p][0]);
+      sums[p][1] = fma(factor, load(at + kLanes<T>), sums[p][1]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) {
+    store(c + p * kColumns, sums[p][0]);
+    store(c + p * kColumns + kLanes<T>, sums[p][1]);
+  }
+}
+
+// One row, as generation has it: bound by reading the panels, which pass in a few streams and once. The sums are those of the tiles.
+template <class T>
+void single_row(const PackedLinear<T>& a, int64_t first_panel, int64_t last_panel, T* scratch) {
+  constexpr int64_t kColumns = kPanelColumns<T>;
+  constexpr int kTogether = kRegisterBytes / 16;  // 8 registers of sums, whatever their width
+  const int64_t whole = least(last_panel, a.columns / kColumns);
+  int64_t p = first_panel;
+  for (; p + kTogether <= whole; p += kTogether)
+    row_times_panels<kTogether>(a.x, a.panels + p * a.in * kColumns, a.in, a.out + p * kColumns);
+  for (; p < last_panel; ++p) {
+    row_times_panels<1>(a.x, a.panels + p * a.in * kColumns, a.in, scratch);
+    for (int64_t column = 0; column < least(kColumns, a.columns - p * kColumns); ++column)
+      a.out[p * kColumns + column] = scratch[column];
+  }
+}
+
 }  // namespace
 
 template <class T>
 void packed_linear(const PackedLinear<T>& a, int64_t row_block, int64_t first_panel, int64_t last_panel,
                    T* scratch) {
   static_assert(kPanelColumns<T> == kLinearPanel<T>);
+  if (a.rows == 1) return single_row(a, first_panel, last_panel, scratch);
   const int64_t first_row = row_block * kLinearRows;
   const int64_t rows = least(kLinearRows, a.rows - first_row);
   for (int64_t k = 0; k < a.in; k += kLinearDepth) {

@@ -1,0 +1,175 @@
+// cached_attention: schema, doors, shapes, and the memory of a cache.
+#include "blt/ops/cached_attention.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+#include "ops/cached_attention/check.h"
+#include "ops/cpu/kernel_type.h"
+#include "ops/door.h"
+
+namespace blt::ops {
+namespace {
+
+using at::Tensor;
+
+// A cache is keys [Hkv, capacity / panel, E, panel] and values [Hkv, capacity, E in whole vectors]; row p of its
+// sequence is at p modulo the capacity.
+TORCH_LIBRARY_FRAGMENT(blt, m) {
+  m.def("cache_rows(Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, int position) -> ()");
+  m.def(
+      "cached_attention(Tensor q, Tensor k, Tensor v, Tensor(a!)[] keys, Tensor(b!)[] values, int[] "
+      "positions, "
+      "int window, float scale) -> Tensor");
+}
+
+using CacheRows = void(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values,
+                       int64_t position);
+using Attend = Tensor(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys,
+                      at::TensorList values, at::IntArrayRef positions, int64_t window, double scale);
+
+void meta_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values, int64_t position) {
+  check_cache(k, keys, values, position);
+  check_cache(v, keys, values, position);
+}
+
+Tensor meta(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys, at::TensorList values,
+            at::IntArrayRef positions, int64_t window, double) {
+  check_cached_attention(q, k, v, keys, values, positions, window);
+  return at::empty_like(q);
+}
+
+TORCH_LIBRARY_IMPL(blt, Meta, m) {
+  m.impl("cache_rows", meta_rows);
+  m.impl("cached_attention", meta);
+}
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+void check_cache(const Tensor& rows, const Tensor& keys, const Tensor& values, int64_t position) {
+  TORCH_CHECK(rows.dim() == 3 && rows.is_floating_point(),
+              "cache_rows: rows must be [n, Hkv, E] floating, got ", rows.scalar_type(), " ", rows.sizes());
+  const at::ScalarType dtype = kernel_type(rows);
+  const int64_t panel = cache_panel(dtype);
+  TORCH_CHECK(
+      keys.dim() == 4 && values.dim() == 3 && keys.scalar_type() == dtype && values.scalar_type() == dtype &&
+          keys.is_contiguous() && values.is_contiguous() && keys.device() == rows.device() &&
+          values.device() == rows.device() && keys.size(0) == rows.size(1) &&
+          values.size(0) == rows.size(1) && keys.size(2) == rows.size(2) && keys.size(3) == panel &&
+          values.size(2) == round_up(rows.size(2), cache_lanes(dtype)) &&
+          keys.size(1) * panel == values.size(1) && values.size(1) % kCacheBlock == 0,
+      "cache_rows: keys ", keys.scalar_type(), " ", keys.sizes(), " and values ", values.scalar_type(), " ",
+      values.sizes(), " are no cache of rows ", rows.scalar_type(), " ", rows.sizes());
+  TORCH_CHECK(position >= 0 && rows.size(0) <= values.size(1), "cache_rows: ", rows.size(0),
+              " rows from position ", position, " do not fit a cache of ", values.size(1));
+}
+
+void check_cached_attention(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys,
+                            at::TensorList values, at::IntArrayRef positions, int64_t window) {
+  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && v.sizes() == k.sizes() && q.size(0) == k.size(0) &&
+                  q.size(2) == k.size(2) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
+              "cached_attention: q [N, H, E] and k, v [N, Hkv, E] with Hkv a divisor of H, got ", q.sizes(),
+              ", ", k.sizes(), " and ", v.sizes());
+  TORCH_CHECK(q.is_floating_point() && q.scalar_type() == k.scalar_type() &&
+                  q.scalar_type() == v.scalar_type() && q.device() == k.device() && q.device() == v.device(),
+              "cached_attention: q, k and v must have one floating dtype and device, got ", q.scalar_type(),
+              ", ", k.scalar_type(), " and ", v.scalar_type());
+  const auto count = static_cast<size_t>(q.size(0));
+  TORCH_CHECK(keys.size() == count && values.size() == count && positions.size() == count,
+              "cached_attention: ", count, " rows, but ", keys.size(), " caches and ", positions.size(),
+              " positions");
+  TORCH_CHECK(window >= 0, "cached_attention: window must be 0 or more, got ", window);
+  for (size_t i = 0; i < count; ++i) {
+    check_cache(k, keys[i], values[i], positions[i]);
+    const int64_t seen = window > 0 ? std::min(window, positions[i] + 1) : positions[i] + 1;
+    TORCH_CHECK(seen <= values[i].size(1), "cached_attention: row ", i, " sees ", seen,
+                " keys, its cache has ", values[i].size(1));
+  }
+}
+
+KeyCache::KeyCache(int64_t kv_heads, int64_t head_dim, int64_t window)
+    : kv_heads_(kv_heads), head_dim_(head_dim), window_(window) {
+  TORCH_CHECK(kv_heads > 0 && head_dim > 0 && window >= 0, "KeyCache: ", kv_heads, " heads of width ",
+              head_dim, " with a window of ", window);
+}
+
+void KeyCache::clear() { length_ = 0; }
+
+// Room for the rows up to `rows`. The ring's capacity is what any window touches in whole blocks; until it has
+// grown to that, nothing has wrapped, so rows stay where they are.
+void KeyCache::reserve(int64_t rows, at::ScalarType dtype) {
+  if (keys_.defined())
+    TORCH_CHECK(keys_.scalar_type() == dtype, "KeyCache: holds ", keys_.scalar_type(), ", got ", dtype);
+  if (rows <= capacity_) return;
+  int64_t wanted = round_up(std::max(rows, 2 * capacity_), kCacheBlock);
+  if (window_ > 0) wanted = std::min(wanted, ((window_ + kCacheBlock - 2) / kCacheBlock + 1) * kCacheBlock);
+  if (wanted == capacity_) return;
+  const int64_t panel = cache_panel(dtype);
+  const auto options = at::TensorOptions().dtype(dtype);
+  const Tensor keys = at::zeros({kv_heads_, wanted / panel, head_dim_, panel}, options);
+  const Tensor values = at::zeros({kv_heads_, wanted, round_up(head_dim_, cache_lanes(dtype))}, options);
+  if (keys_.defined()) {
+    keys.narrow(1, 0, capacity_ / panel).copy_(keys_);
+    values.narrow(1, 0, capacity_).copy_(values_);
+  }
+  keys_ = keys;
+  values_ = values;
+  capacity_ = wanted;
+}
+
+void KeyCache::append(const Tensor& k, const Tensor& v) {
+  TORCH_CHECK(k.dim() == 3 && k.size(1) == kv_heads_ && k.size(2) == head_dim_ && v.sizes() == k.sizes() &&
+                  k.is_floating_point() && v.scalar_type() == k.scalar_type() && k.device().is_cpu() &&
+                  v.device().is_cpu(),
+              "KeyCache::append: k and v must be floating [n, ", kv_heads_, ", ", head_dim_,
+              "] on the CPU, got ", k.scalar_type(), " ", k.sizes(), " and ", v.scalar_type(), " ",
+              v.sizes());
+  const int64_t rows = k.size(0);
+  if (rows == 0) return;
+  reserve(length_ + rows, kernel_type(k));
+  const int64_t kept = window_ > 0 ? std::min(rows, window_) : rows;
+  static const auto op = schema<CacheRows>("blt::cache_rows");
+  op.call(k.narrow(0, rows - kept, kept), v.narrow(0, rows - kept, kept), keys_, values_,
+          length_ + rows - kept);
+  length_ += rows;
+}
+
+Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                        const std::vector<KeyCache*>& caches, double scale) {
+  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && q.size(0) == static_cast<int64_t>(caches.size()),
+              "cached_attention: q [N, H, E] and k [N, Hkv, E] for N = ", caches.size(), " caches, got ",
+              q.sizes(), " and ", k.sizes());
+  TORCH_CHECK(!(at::GradMode::is_enabled() && q.requires_grad()),
+              "cached_attention: q requires a gradient, but caches are for inference: use a NoGradGuard");
+  std::vector<Tensor> keys, values;
+  std::vector<int64_t> positions;
+  keys.reserve(caches.size());
+  values.reserve(caches.size());
+  positions.reserve(caches.size());
+  for (KeyCache* cache : caches) {
+    TORCH_CHECK(cache->window_ == caches.front()->window_ && cache->kv_heads_ == k.size(1) &&
+                    cache->head_dim_ == k.size(2),
+                "cached_attention: a cache of ", cache->kv_heads_, " heads of width ", cache->head_dim_,
+                " and window ", cache->window_, " does not go with k ", k.sizes(), " and window ",
+                caches.front()->window_);
+    cache->reserve(cache->length_ + 1, kernel_type(k));
+    keys.push_back(cache->keys_);
+    values.push_back(cache->values_);
+    positions.push_back(cache->length_);
+  }
+  for (size_t i = 0; i < caches.size(); ++i)
+    for (size_t j = 0; j < i; ++j)
+      TORCH_CHECK(caches[i] != caches[j], "cached_attention: cache ", i, " is given twice");
+  static const auto op = schema<Attend>("blt::cached_attention");
+  Tensor out = op.call(q, k, v, keys, values, positions, caches.empty() ? 0 : caches.front()->window_, scale);
+  for (KeyCache* cache : caches) ++cache->length_;
+  return out;
+}
+
+}  // namespace blt::ops
