@@ -1,6 +1,7 @@
 // Trains an entropy model, a Byte Latent Transformer, or one after the other, from one YAML file.
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "blt/base/signals.h"
 #include "blt/base/tool.h"
@@ -10,21 +11,31 @@ namespace {
 
 struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::filesystem::path> init;
+  std::optional<std::string> resume;
+  bool check = false;
 
   static void fields(auto& self, auto&& field) {
     ConfigOptions::fields(self, field);
     field("init", self.init, "A model directory to start from: fine-tuning. It brings the model's shape.");
+    field("resume", self.resume,
+          "auto: go on from the newest whole checkpoint in the output folder, or start where there is none. "
+          "Else: a "
+          "checkpoint to go on from. The rest of the command is that of the first start.");
+    field("check", self.check, "Build everything and train one step of each model; writes nothing.");
   }
+  static std::string config_comment(const blt::RunConfig& config) { return blt::cost_table(config); }
 };
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return blt::tool<Options>("blt_train", "Trains Byte Latent Transformers and their entropy models.", argc,
-                            argv, [](const Options& options) {
-                              const blt::RunConfig config = options.load();
-                              blt::catch_stop_signals();
-                              const auto outcome = blt::run(config, options.init);
-                              return outcome == blt::Trainer::Outcome::kStopped ? blt::kStopped : blt::kDone;
-                            });
+  return blt::tool<Options>(
+      "blt_train", "Trains Byte Latent Transformers and their entropy models.", argc, argv,
+      [](const Options& options) {
+        const blt::RunConfig config = options.load();
+        blt::catch_stop_signals();
+        const auto outcome =
+            blt::run(config, {.init = options.init, .resume = options.resume, .check = options.check});
+        return outcome == blt::Trainer::Outcome::kStopped ? blt::kStopped : blt::kDone;
+      });
 }

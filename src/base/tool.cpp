@@ -232,6 +232,16 @@ int finish_output(std::string_view tool, int code, int error) {
 
 }  // namespace
 
+std::string as_comment(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    result += "# " + std::string(line) + "\n";
+  }
+  return result;
+}
+
 int run_tool(const ToolSpec& spec, int argc, char** argv) {
   keep_freed_memory();
   const ErrorsInsteadOfSignals guard;

@@ -154,6 +154,16 @@ EntropyModel load_entropy_model(const fs::path& folder) {
   return model;
 }
 
+void load_weights(const fs::path& folder, const Blt& blt, const EntropyModel& entropy_model) {
+  TORCH_CHECK(!blt.is_empty() || !entropy_model.is_empty(), "load_weights: there is no model");
+  const std::vector<NamedParameter> parameters =
+      blt.is_empty() ? named_parameters(*entropy_model, "")
+                     : all_parameters(*blt, entropy_model.is_empty() ? nullptr : entropy_model.get());
+  const WeightFiles files(folder);
+  files.check(parameters, "");
+  files.load(parameters);
+}
+
 void save_model(const fs::path& folder, const LoadedModel& model) {
   TORCH_CHECK(!model.blt.is_empty(), "save_model: there is no model");
   ModelConfig config = model.config;

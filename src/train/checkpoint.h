@@ -1,15 +1,42 @@
-// Where a run's checkpoints lie.
+// Where a run's checkpoints lie, and which of them are whole. docs/formats.md describes their files.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <vector>
 
 namespace blt {
 
-// Fills a temporary folder by calling `save` with it, renames it to `output/step_<step>`, then points the link `output/latest` at it.
-void write_checkpoint(const std::filesystem::path& output, int64_t step,
+// What a model directory needs besides its model to be a checkpoint.
+constexpr const char* kTrainerStateFile = "trainer_state.json";
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+
+struct KeepPolicy {
+  int64_t newest = 0;     // this many of the newest stay; 0: all
+  int64_t best_step = 0;  // stays too, and the link `best` points at it; 0: there is none
+};
+
+// Fills a temporary folder by calling `save` with it, renames it to `output/step_<step>`, points the links `latest` and `best`, then
+// removes what the policy does not keep. Throws blt::Error when the disk does not take it: then everything is as it was.
+void write_checkpoint(const std::filesystem::path& output, int64_t step, const KeepPolicy& keep,
                       const std::function<void(const std::filesystem::path&)>& save);
+
+// Brings a folder in order after a process was killed in the middle of write_checkpoint: leftovers go, links point where they should.
+void tidy_checkpoints(const std::filesystem::path& output, const KeepPolicy& keep);
+
+// The step of a folder called step_<step>; none for other names.
+std::optional<int64_t> checkpoint_step(const std::filesystem::path& folder);
+
+// output/step_*, the newest first; empty where there is no such folder.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& output);
+
+// Throws blt::Error, naming the file, unless the folder has a trainer state and all its tensor files are as long as their headers say.
+void check_checkpoint(const std::filesystem::path& folder);
+
+// The newest of list_checkpoints that is whole; damaged ones are named in a warning.
+std::optional<std::filesystem::path> newest_whole_checkpoint(const std::filesystem::path& output);
 
 // Throws blt::Error when `output` holds checkpoints of an earlier run: a run never writes over another.
 void require_fresh_output(const std::filesystem::path& output);

@@ -28,7 +28,7 @@ Gradients take_gradients(torch::nn::Module& module) {
   return result;
 }
 
-ClipResult clip(const Gradients& gradients, double max_norm) {
+ClipResult clip(const Gradients& gradients, double max_norm, const at::Tensor& loss) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> tensors;
   for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
@@ -41,8 +41,9 @@ ClipResult clip(const Gradients& gradients, double max_norm) {
   // device.
   const at::Tensor one = at::ones({}, norm.options());
   result.scale = max_norm > 0 ? one.minimum(max_norm / (norm + 1e-6)) : one;
-  result.scale = result.scale + norm * 0;
-  result.found_inf = norm.isfinite().logical_not().to(at::kFloat);
+  const at::Tensor witness = loss.defined() ? norm * 0 + loss.to(at::kFloat) * 0 : norm * 0;
+  result.scale = result.scale + witness;
+  result.found_inf = witness.isfinite().logical_not().to(at::kFloat);
   return result;
 }
 

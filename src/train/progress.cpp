@@ -2,17 +2,53 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "blt/base/error.h"
+#include "blt/base/files.h"
 
 namespace blt {
 namespace {
+
+namespace fs = std::filesystem;
+
+// A terminal on which a line can be rewritten.
+bool is_terminal() {
+  const char* kind = std::getenv("TERM");
+  return isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
+}
+
+// Asked for every line: windows change.
+size_t terminal_columns() {
+  winsize size = {};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+// Rows about steps after `step` were written by a run that was killed before it saved them; so was a row without an end.
+void rewind_metrics(const fs::path& path, int64_t step) {
+  if (!fs::exists(path)) return;
+  const std::string text = read_file(path);
+  std::string kept;
+  for (size_t start = 0, end = 0; (end = text.find('\n', start)) != text.npos; start = end + 1) {
+    const std::string line = text.substr(start, end - start);
+    const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (row.is_object() && row.contains("step") && row["step"].is_number_integer() && row["step"] <= step)
+      kept += line + "\n";
+  }
+  if (kept != text) write_file(path, kept);
+}
+
+std::string flops(double flops_per_s) {
+  if (flops_per_s >= 1e12) return fmt::format("{:.2f} TFLOP/s", flops_per_s / 1e12);
+  return fmt::format("{:.1f} GFLOP/s", flops_per_s / 1e9);
+}
 
 std::string rate(double bytes_per_s) {
   if (bytes_per_s >= 1e6) return fmt::format("{:.2f} MB/s", bytes_per_s / 1e6);
@@ -30,28 +66,32 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Progress::Progress(const TrainConfig& config, const std::filesystem::path& output)
+Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step)
     : config_(config),
-      terminal_(isatty(STDERR_FILENO) != 0),
+      flops_per_byte_(parts.flops_per_byte),
+      first_step_(first_step),
+      terminal_(is_terminal()),
       started_(Clock::now()),
       interval_started_(started_) {
-  if (output.empty()) return;
+  if (parts.output.empty()) return;
   std::error_code error;
-  std::filesystem::create_directories(output, error);
-  metrics_.open(output / "metrics.jsonl", std::ios::app);
-  if (!metrics_) throw Error(fmt::format("{}: cannot be written", (output / "metrics.jsonl").string()));
+  fs::create_directories(parts.output, error);
+  metrics_path_ = parts.output / "metrics.jsonl";
+  rewind_metrics(metrics_path_, first_step);
+  metrics_.open(metrics_path_, std::ios::app);
+  if (!metrics_) throw Error(fmt::format("{}: cannot be written", metrics_path_.string()));
+  events_.emplace(parts.output, first_step);
 }
 
 Progress::~Progress() { finish_line(); }
 
 void Progress::count(const StepStats& stats) {
-  ++interval_steps_;
   interval_bytes_ += stats.bytes;
   if (stats.byte_nll.defined())
     interval_nll_ = interval_nll_.defined() ? interval_nll_ + stats.byte_nll : stats.byte_nll;
 }
 
-void Progress::log_step(int64_t step, const StepStats& stats) {
+void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
   const double loss = stats.loss.item<double>();
   const double norm = stats.clip.norm.item<double>();
   const double bits = interval_nll_.defined() ? interval_nll_.item<double>() /
@@ -60,20 +100,32 @@ void Progress::log_step(int64_t step, const StepStats& stats) {
   const double speed = static_cast<double>(interval_bytes_) / seconds_since(interval_started_);
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_factor(config_.schedule, step - 1, config_.steps);
-  const double left_s = (seconds_since(started_) - validation_s_) / static_cast<double>(step) *
+  const double left_s = (seconds_since(started_) - validation_s_) / static_cast<double>(step - first_step_) *
                         static_cast<double>(config_.steps - step);
-  std::string line = fmt::format("step {:>{}}/{}  loss {:.4f}", step,
-                                 fmt::formatted_size("{}", config_.steps), config_.steps, loss);
-  if (!std::isnan(bits)) line += fmt::format("  bits/byte {:.3f}", bits);
-  show(line + fmt::format("  {}  lr {:.2e}  norm {:.2f}  left {}", rate(speed), learning_rate, norm,
-                          duration(left_s)));
-  if (metrics_) {
+  std::vector<std::string> parts = {
+      fmt::format("step {:>{}}/{}", step, fmt::formatted_size("{}", config_.steps), config_.steps),
+      fmt::format("loss {:.4f}", loss)};
+  if (!std::isnan(bits)) parts.push_back(fmt::format("bits/byte {:.3f}", bits));
+  parts.push_back("left " + duration(left_s));
+  parts.push_back(rate(speed));
+  if (flops_per_byte_ > 0) parts.push_back(flops(speed * flops_per_byte_));
+  parts.push_back(fmt::format("lr {:.2e}", learning_rate));
+  parts.push_back(fmt::format("norm {:.2f}", norm));
+  if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
+  show(parts);
+  if (metrics_.is_open()) {
     nlohmann::ordered_json row = {{"step", step}, {"loss", loss}};
     if (!std::isnan(bits)) row["bits_per_byte"] = bits;
     row.update({{"bytes_per_s", speed}, {"learning_rate", learning_rate}, {"gradient_norm", norm}});
-    metrics_ << row.dump() << std::endl;
+    if (flops_per_byte_ > 0) row["flops_per_s"] = speed * flops_per_byte_;
+    row["skipped_steps"] = skipped;
+    write_metrics(row.dump());
+    std::vector<EventFile::Scalar> scalars;
+    for (const auto& [name, value] : row.items())
+      if (name != "step" && value.is_number()) scalars.push_back({"train/" + name, value.get<double>()});
+    events_->write(step, scalars);
   }
-  interval_bytes_ = interval_steps_ = 0;
+  interval_bytes_ = 0;
   interval_nll_ = at::Tensor();
   interval_started_ = Clock::now();
 }
@@ -84,12 +136,25 @@ void Progress::log_validation(int64_t step, double bits_per_byte) {
   if (std::isnan(bits_per_byte)) return;
   finish_line();
   fmt::print(stderr, "step {}: held-out bits/byte {:.4f}\n", step, bits_per_byte);
-  if (metrics_)
-    metrics_ << nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump()
-             << std::endl;
+  if (!metrics_.is_open()) return;
+  write_metrics(nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump());
+  events_->write(step, {{"valid/bits_per_byte", bits_per_byte}});
 }
 
-void Progress::show(const std::string& line) {
+void Progress::write_metrics(const std::string& row) {
+  metrics_ << row << std::endl;
+  if (!metrics_) throw Error(fmt::format("{}: cannot be written: the disk is full?", metrics_path_.string()));
+}
+
+void Progress::show(const std::vector<std::string>& parts) {
+  // A line that reaches the last column would wrap and could not be rewritten.
+  const size_t room = terminal_ ? terminal_columns() - 1 : std::string::npos;
+  std::string line;
+  for (const std::string& part : parts) {
+    const std::string more = (line.empty() ? "" : "  ") + part;
+    if (line.size() + more.size() > room) break;
+    line += more;
+  }
   if (terminal_) {
     fmt::print(stderr, "\r{}\x1b[K", line);  // \x1b[K clears what a longer line left behind
     line_open_ = true;

@@ -1,40 +1,50 @@
-// What a training run shows while it runs: a line on stderr, and a line of JSON in metrics.jsonl.
+// What a training run shows while it runs: a line on stderr, a line of JSON in metrics.jsonl, and TensorBoard's event file.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "blt/io/event_file.h"
 #include "blt/train/trainer.h"
 
 namespace blt {
 
-// On a terminal one line is rewritten in place; in a file or a pipe every log step is a line of its own. Not
-// thread-safe.
+// On a terminal one line is rewritten in place, and parts that a narrow window has no room for are left out, the least important first;
+// in a file or a pipe every log step is a line of its own. Not thread-safe.
 class Progress {
  public:
-  Progress(const TrainConfig& config, const std::filesystem::path& output);
+  // first_step: steps done before. What metrics.jsonl says about later ones, of a run that was killed, goes. Throws blt::Error when
+  // the files cannot be written, now or later. Keeps references to both, which must outlive it.
+  Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void count(const StepStats& stats);                       // after every step
-  void log_step(int64_t step, const StepStats& stats);      // looks at the device
+  void count(const StepStats& stats);                                    // after every step that was taken
+  void log_step(int64_t step, const StepStats& stats, int64_t skipped);  // looks at the device
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
+  void finish_line();                                       // before anybody else writes to the terminal
 
  private:
   using Clock = std::chrono::steady_clock;
-  void show(const std::string& line);
-  void finish_line();
+  void show(const std::vector<std::string>& parts);
+  void write_metrics(const std::string& row);
 
   const TrainConfig& config_;
+  double flops_per_byte_;
+  int64_t first_step_;
+  std::filesystem::path metrics_path_;
   bool terminal_;
   bool line_open_ = false;
   std::ofstream metrics_;
+  std::optional<EventFile> events_;
   Clock::time_point started_, interval_started_;
-  int64_t interval_bytes_ = 0, interval_steps_ = 0;
+  int64_t interval_bytes_ = 0;
   at::Tensor interval_nll_;    // [] nats over the interval's bytes
   double validation_s_ = 0.0;  // spent outside of steps since the run started
 };

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,16 +16,25 @@
 #include "blt/data/entropy_model_source.h"
 #include "blt/data/loader.h"
 #include "blt/io/model_dir.h"
+#include "blt/model/parameters.h"
 #include "blt/model/report.h"
 #include "train/checkpoint.h"
 
 namespace blt {
 namespace {
 
+namespace fs = std::filesystem;
+
 // Each model's initial parameters have a stream of their own: they do not depend on what was trained before.
 void seed_parameters(int64_t seed, std::string_view model) {
   at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
   generator.set_current_seed(Rng(static_cast<uint64_t>(seed), model).next());
+}
+
+// A trainer's seed for the random numbers of its steps.
+int64_t training_seed(int64_t seed, std::string_view model) {
+  return static_cast<int64_t>(Rng(static_cast<uint64_t>(seed), fmt::format("{}.training", model)).next() >>
+                              1);
 }
 
 // What a run trains and what it needs for that; built from the config, or from the model directory that it starts from.
@@ -34,7 +44,7 @@ struct Models {
   Blt blt{nullptr};
 };
 
-void write_settings(const std::filesystem::path& folder, const RunSettings& settings) {
+void write_settings(const fs::path& folder, const RunSettings& settings) {
   write_file(
       folder / "run.yaml",
       "# The run that made this model, whose shape and patching are in config.json. To go on from it:\n"
@@ -54,7 +64,7 @@ RunSettings entropy_settings(const RunConfig& config) {
   return settings;
 }
 
-Models make_models(RunConfig& config, const std::optional<std::filesystem::path>& init) {
+Models make_models(RunConfig& config, const std::optional<fs::path>& init) {
   Models models;
   if (init && read_model_kind(*init) == ModelKind::kBlt) {
     if (config.model || config.entropy_model)
@@ -97,26 +107,113 @@ Models make_models(RunConfig& config, const std::optional<std::filesystem::path>
   return models;
 }
 
-Trainer::Outcome train_entropy_model(const RunSettings& settings, EntropyModel model) {
+// Where a run goes on; empty where it starts.
+struct Checkpoints {
+  std::optional<fs::path> entropy_model, blt;  // of the model that is being trained
+};
+
+// A checkpoint that the user names may lie in the run's output, then it must be the newest, or elsewhere, then the output must be fresh.
+void require_room_after(const fs::path& checkpoint, const fs::path& output) {
+  std::error_code ignored;
+  if (!fs::equivalent(checkpoint.parent_path(), output, ignored)) return require_fresh_output(output);
+  const fs::path newest = list_checkpoints(output).front();
+  if (checkpoint_step(newest) != checkpoint_step(checkpoint))
+    throw Error(
+        fmt::format("--resume {}: {} is newer; remove what comes after the checkpoint, or name another "
+                    "folder with output=…",
+                    checkpoint.string(), newest.string()));
+}
+
+Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::string>& resume) {
+  const fs::path entropy_output = config.output / "entropy_model";
+  Checkpoints found;
+  if (!resume) {
+    require_fresh_output(config.output);
+    require_fresh_output(entropy_output);
+  } else if (*resume == "auto") {
+    found.blt = newest_whole_checkpoint(config.output);
+    if (!found.blt) found.entropy_model = newest_whole_checkpoint(entropy_output);
+    if (found.blt || found.entropy_model)
+      log_info(
+          fmt::format("going on from {}", found.blt.value_or(found.entropy_model.value_or("")).string()));
+    else
+      log_info(fmt::format("no checkpoint in {}: starting", config.output.string()));
+  } else {
+    std::error_code error;
+    const fs::path checkpoint = fs::canonical(*resume, error);  // follows `latest`
+    if (error) throw Error(fmt::format("--resume {}: {}", *resume, error.message()));
+    check_checkpoint(checkpoint);
+    if (read_model_kind(checkpoint) == ModelKind::kBlt) {
+      require_room_after(checkpoint, config.output);
+      found.blt = checkpoint;
+    } else {
+      require_fresh_output(config.output);
+      require_room_after(checkpoint, entropy_output);
+      found.entropy_model = checkpoint;
+    }
+  }
+  return found;
+}
+
+// Puts the checkpoint's weights in place, and the patching that they were trained with.
+void restore(const Checkpoints& checkpoints, RunConfig& config, const Models& models) {
+  if (checkpoints.blt) {
+    if (models.blt.is_empty())
+      throw Error(fmt::format("{}: is of a Byte Latent Transformer, but the config has no `model`",
+                              checkpoints.blt->string()));
+    load_weights(*checkpoints.blt, models.blt, models.entropy_model);
+    auto* rule = std::get_if<EntropyPatching>(&config.patching.rule);
+    const ModelConfig stored = read_model_config(*checkpoints.blt);
+    const auto* calibrated = std::get_if<EntropyPatching>(&stored.patching.rule);
+    if (rule != nullptr && !rule->threshold && calibrated != nullptr) rule->threshold = calibrated->threshold;
+  } else if (checkpoints.entropy_model) {
+    if (!models.train_entropy_model)
+      throw Error(fmt::format("{}: is of an entropy model, but the config trains none",
+                              checkpoints.entropy_model->string()));
+    load_weights(*checkpoints.entropy_model, Blt(nullptr), models.entropy_model);
+  }
+}
+
+Trainer::Outcome train(const TrainConfig& config, TrainerParts parts,
+                       const std::optional<fs::path>& checkpoint, bool check) {
+  if (check) parts.output.clear();
+  if (parts.valid) parts.valid();  // missing files are found now, not at the first validation
+  Trainer trainer(config, std::move(parts));
+  if (checkpoint) trainer.resume(*checkpoint);
+  if (!check) return trainer.run();
+  const auto start = std::chrono::steady_clock::now();
+  const StepStats stats = trainer.train_step();
+  if (stats.clip.found_inf.item<float>() != 0)
+    throw Error("check: the loss or its gradient is not finite in the first step");
+  log_info(fmt::format("check: a step of {} bytes, loss {:.4f}, took {:.2f} s", stats.bytes,
+                       stats.loss.item<double>(),
+                       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
+  return Trainer::Outcome::kFinished;
+}
+
+Trainer::Outcome train_entropy_model(const RunSettings& settings, EntropyModel model,
+                                     const std::optional<fs::path>& checkpoint, bool check) {
   const DataConfig& data = settings.data;
-  log_info(fmt::format("entropy model\n{}",
-                       model_table(*model, {.sequence_bytes = static_cast<double>(data.sequence_bytes)})));
+  const CostContext context{.sequence_bytes = static_cast<double>(data.sequence_bytes)};
+  log_info(fmt::format("entropy model\n{}", model_table(*model, context)));
   TrainerParts parts;
   parts.model = trainable(model);
   parts.train = make_byte_loader(data, Pass::kTraining);
   if (!data.validation.empty()) parts.valid = [data] { return make_byte_loader(data, Pass::kValidation); };
   parts.output = settings.output;
-  parts.save = [&settings, model](const std::filesystem::path& folder) {
+  parts.seed = training_seed(settings.seed, "entropy_model");
+  parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
+  parts.save = [&settings, model](const fs::path& folder) {
     save_entropy_model(folder, model);
     write_settings(folder, settings);
   };
-  return Trainer(settings.train, std::move(parts)).run();
+  return train(settings.train, std::move(parts), checkpoint, check);
 }
 
-void calibrate_threshold(RunConfig& config, EntropySource& entropies) {
+void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sample_bytes) {
   auto* rule = std::get_if<EntropyPatching>(&config.patching.rule);
   if (rule == nullptr || rule->threshold) return;
-  const Calibration result = calibrate_on(config.data, config.patching, entropies);
+  const Calibration result = calibrate_on(config.data, config.patching, entropies, sample_bytes);
   rule->threshold = result.threshold;
   rule->mean_patch_bytes.reset();  // it was the question; a rule has the one or the other
   log_info(fmt::format("patching threshold {:.6g} nats: {:.3f} bytes a patch on {} of training text",
@@ -124,7 +221,20 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies) {
                        format_bytes(static_cast<uint64_t>(result.count.bytes))));
 }
 
-Trainer::Outcome train_blt(RunConfig& config, const Models& models) {
+// What the FLOPs of a byte depend on. The patches' mean length is the wanted one, or what English text has by that rule.
+CostContext cost_context(const RunConfig& config) {
+  CostContext context{.sequence_bytes = static_cast<double>(config.data.sequence_bytes)};
+  const auto& rule = config.patching.rule;
+  if (const auto* entropy = std::get_if<EntropyPatching>(&rule))
+    context.mean_patch_bytes = entropy->mean_patch_bytes.value_or(kDefaultMeanPatchBytes);
+  if (const auto* fixed = std::get_if<StaticPatching>(&rule))
+    context.mean_patch_bytes = static_cast<double>(fixed->patch_bytes);
+  if (std::holds_alternative<BytePatching>(rule)) context.mean_patch_bytes = 1;
+  return context;
+}
+
+Trainer::Outcome train_blt(RunConfig& config, const Models& models, const std::optional<fs::path>& checkpoint,
+                           bool check) {
   std::shared_ptr<EntropySource> entropies;
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     if (models.entropy_model.is_empty())
@@ -132,13 +242,13 @@ Trainer::Outcome train_blt(RunConfig& config, const Models& models) {
     entropies = std::make_shared<EntropyModelSource>(
         models.entropy_model, EntropyModelSource::Options{.reset_at_newline = rule->reset_at_newline,
                                                           .batch_bytes = config.data.entropy_batch_bytes});
-    calibrate_threshold(config, *entropies);
+    calibrate_threshold(config, *entropies, check ? 1 << 14 : 1 << 18);
   }
-  const auto sequence_bytes = static_cast<double>(config.data.sequence_bytes);
+  const CostContext context = cost_context(config);
   log_info(fmt::format(
       "Byte Latent Transformer\n{}",
       model_table(*models.blt, models.entropy_model.is_empty() ? nullptr : models.entropy_model.get(),
-                  {.sequence_bytes = sequence_bytes})));
+                  context)));
   const std::shared_ptr<const Patcher> patcher = make_patcher(config.patching);
   const auto cache = std::make_shared<PatchCache>(config.data.patch_cache_mib << 20);
   TrainerParts parts;
@@ -149,28 +259,44 @@ Trainer::Outcome train_blt(RunConfig& config, const Models& models) {
       return make_patch_loader(data, Pass::kValidation, patcher, entropies, cache);
     };
   parts.output = config.output;
-  parts.save = [&config, &models](const std::filesystem::path& folder) {
+  parts.seed = training_seed(config.seed, "model");
+  parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*models.blt, context);
+  parts.save = [&config, &models](const fs::path& folder) {
     save_model(folder, {.config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
                         .blt = models.blt,
                         .entropy_model = models.entropy_model});
     write_settings(folder, config);
   };
-  return Trainer(config.train, std::move(parts)).run();
+  return train(config.train, std::move(parts), checkpoint, check);
 }
 
 }  // namespace
 
-Trainer::Outcome run(RunConfig config, const std::optional<std::filesystem::path>& init) {
-  require_fresh_output(config.output);
-  require_fresh_output(config.output / "entropy_model");
-  Models models = make_models(config, init);
-  if (models.train_entropy_model) {
-    const Trainer::Outcome outcome = train_entropy_model(entropy_settings(config), models.entropy_model);
-    if (outcome == Trainer::Outcome::kStopped || models.blt.is_empty()) return outcome;
+Trainer::Outcome run(RunConfig config, const RunOptions& options) {
+  const Checkpoints checkpoints = find_checkpoints(config, options.resume);
+  Models models = make_models(config, options.init);
+  restore(checkpoints, config, models);
+  if (models.train_entropy_model && !checkpoints.blt) {
+    const Trainer::Outcome outcome = train_entropy_model(entropy_settings(config), models.entropy_model,
+                                                         checkpoints.entropy_model, options.check);
+    if (outcome == Trainer::Outcome::kStopped) return outcome;
   }
+  if (models.blt.is_empty()) return Trainer::Outcome::kFinished;
   if (!models.entropy_model.is_empty()) freeze(*models.entropy_model);
-  seed_parameters(config.seed, "training");  // dropout
-  return train_blt(config, models);
+  return train_blt(config, models, checkpoints.blt, options.check);
+}
+
+std::string cost_table(const RunConfig& config) {
+  const MetaParameters shapes_only;
+  const CostContext context = cost_context(config);
+  EntropyModel entropy_model{nullptr};
+  if (config.entropy_model)
+    if (const auto* stage = std::get_if<TrainedEntropyModel>(&*config.entropy_model))
+      entropy_model = EntropyModel(stage->model);
+  if (config.model)
+    return model_table(*Blt(*config.model), entropy_model.is_empty() ? nullptr : entropy_model.get(),
+                       context);
+  return entropy_model.is_empty() ? "" : model_table(*entropy_model, context);
 }
 
 }  // namespace blt

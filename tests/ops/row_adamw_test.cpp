@@ -75,6 +75,23 @@ TEST(RowAdamW, EqualsDenseAdamW) {
   }
 }
 
+TEST(RowAdamW, TouchesNothingButTheTouchedRowsWhenAsked) {
+  Rng rng(41);
+  const State before = random_state(rng, 300, 33);
+  const RowGradient rows = random_rows(rng, 300, 33, 20);
+  State exact = before.clone(), lazy = before.clone();
+  ops::AdamWStep step = kStep;
+  update(exact, rows, 0.5, step);
+  step.touched_only = true;
+  update(lazy, rows, 0.5, step);
+  State expected = before.clone();
+  for (const auto& [to, from] :
+       {std::pair(expected.table, exact.table), std::pair(expected.exp_avg, exact.exp_avg),
+        std::pair(expected.exp_avg_sq, exact.exp_avg_sq)})
+    to.index_copy_(0, rows.ids.to(at::kLong), from.index_select(0, rows.ids));
+  EXPECT_TRUE(lazy == expected);
+}
+
 TEST(RowAdamW, EqualsLibTorchsFusedAdamW) {
   Rng rng(37);
   State state = random_state(rng, 40, 48), fused = state.clone();

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "blt/base/error.h"
 #include "blt/train/loss.h"
+#include "temporary_folder.h"
 #include "train/small_model.h"
 
 namespace blt {
@@ -99,6 +101,101 @@ TEST(AdamW, AStepThatIsNotFiniteChangesNothing) {
   size_t i = 0;
   for (const auto& item : model->named_parameters())
     EXPECT_TRUE(torch::equal(item.value(), before[i++])) << item.key();
+}
+
+// One step of a model on a text; what its parameters are afterwards.
+std::map<std::string, torch::Tensor> step_of(Blt& model, AdamW& optimizer, const std::string& text,
+                                             bool masked = false) {
+  const Batch batch = Batch::pack({sequence(text)});
+  next_id_loss(model(batch), batch).sum.backward();
+  const Gradients gradients = take_gradients(*model);
+  const torch::Tensor loss = torch::full({}, masked ? std::numeric_limits<float>::quiet_NaN() : 1.0F);
+  optimizer.step(gradients, clip(gradients, 1.0, loss), 1.0);
+  std::map<std::string, torch::Tensor> result;
+  for (const auto& item : model->named_parameters()) result[item.key()] = item.value().detach().clone();
+  return result;
+}
+
+constexpr const char* kTable = "local_encoder.embedding.ngram_table";
+
+TEST(AdamW, TheVeryFirstStepMayBeMaskedByTheLoss) {
+  torch::manual_seed(1);
+  Blt model(small_config()), other(small_config());
+  copy_parameters(*model, *other);
+  AdamW optimizer({.learning_rate = 1e-2}), fresh({.learning_rate = 1e-2});
+  const auto before = model->named_parameters();
+  const auto masked = step_of(model, optimizer, "some text", /*masked=*/true);
+  for (const auto& [name, value] : masked)
+    EXPECT_TRUE(torch::equal(value, other->named_parameters()[name])) << name;
+  // It left no trace in the moments and their corrections either.
+  const auto one = step_of(model, optimizer, "some text"), two = step_of(other, fresh, "some text");
+  for (const auto& [name, value] : one) EXPECT_TRUE(torch::equal(value, two.at(name))) << name;
+}
+
+TEST(AdamW, LazyLeavesRowsAloneThatWereNotTouched) {
+  torch::manual_seed(1);
+  Blt exact(small_config()), lazy(small_config());
+  copy_parameters(*exact, *lazy);
+  AdamW exact_optimizer({.learning_rate = 1e-2}),
+      lazy_optimizer({.learning_rate = 1e-2, .table_update = TableUpdate::kLazy});
+  const torch::Tensor initial = exact->local_encoder->embedding->ngram_table.detach().clone();
+  const auto a = step_of(exact, exact_optimizer, "abcabc"), b = step_of(lazy, lazy_optimizer, "abcabc");
+  const torch::Tensor moved = (b.at(kTable) != initial).any(1);
+  const auto touched = moved.sum().item<int64_t>();
+  EXPECT_GT(touched, 4);
+  EXPECT_LT(touched, initial.size(0) / 2);
+  EXPECT_TRUE(
+      torch::equal(a.at(kTable).index({moved}), b.at(kTable).index({moved})));  // the same where touched
+  EXPECT_TRUE(((a.at(kTable) != initial).any(1)).all().item<bool>());           // weight decay moves the rest
+}
+
+TEST(AdamW, GoesOnFromItsFile) {
+  const blt_test::TemporaryFolder folder;
+  torch::manual_seed(1);
+  Blt model(small_config()), again(small_config());
+  AdamW optimizer({.learning_rate = 1e-2}), resumed({.learning_rate = 1e-2});
+  step_of(model, optimizer, "some text");
+  optimizer.save(folder / "optimizer.safetensors");
+  resumed.load(folder / "optimizer.safetensors", *model);
+  copy_parameters(*model, *again);
+  const auto one = step_of(model, optimizer, "another"), two = step_of(again, resumed, "another");
+  for (const auto& [name, value] : one) EXPECT_TRUE(torch::equal(value, two.at(name))) << name;
+
+  BltConfig wide = small_config();
+  wide.ngram.rows = 60;
+  EXPECT_THROW(resumed.load(folder / "optimizer.safetensors", *Blt(wide)), Error);
+  BltConfig tied = small_config();
+  tied.tie_embeddings = true;
+  EXPECT_THROW(resumed.load(folder / "optimizer.safetensors", *Blt(tied)), Error);
+}
+
+TEST(ParameterGroups, ScaleRatesChooseDecayAndFreeze) {
+  torch::manual_seed(1);
+  Blt plain(small_config()), grouped(small_config());
+  copy_parameters(*plain, *grouped);
+  const std::vector<ParameterGroup> groups = {{.pattern = "*norm.weight", .weight_decay = 0.5},
+                                              {.pattern = "local_decoder.*", .learning_rate_scale = 0.5},
+                                              {.pattern = "*.ngram_table", .frozen = true},
+                                              {.pattern = "*", .weight_decay = 0.0}};
+  AdamW plain_optimizer({.learning_rate = 1e-2, .weight_decay = 0.0});
+  AdamW optimizer({.learning_rate = 1e-2, .weight_decay = 0.0, .groups = groups});
+  freeze_groups(*grouped, groups);
+  // Without decay and with the same first gradient, a first step of AdamW is proportional to its rate.
+  std::map<std::string, torch::Tensor> start;
+  for (const auto& item : plain->named_parameters()) start[item.key()] = item.value().detach().clone();
+  const auto a = step_of(plain, plain_optimizer, "some text"), b = step_of(grouped, optimizer, "some text");
+  for (const auto& [name, before] : start) {
+    const torch::Tensor one = a.at(name) - before, other = b.at(name) - before;
+    if (name == kTable)
+      EXPECT_TRUE(torch::equal(b.at(name), before));
+    else if (name.ends_with("norm.weight"))
+      EXPECT_TRUE(torch::allclose(other, one - 1e-2 * 0.5 * before, 1e-3, 1e-5)) << name;
+    else
+      EXPECT_TRUE(torch::allclose(other, one * (name.starts_with("local_decoder.") ? 0.5 : 1.0), 1e-2, 2e-5))
+          << name;
+  }
+  EXPECT_THROW(freeze_groups(*grouped, {{.pattern = "local_decodr.*"}}), Error);
+  EXPECT_THROW(freeze_groups(*grouped, {{.pattern = "*", .frozen = true}}), Error);
 }
 
 TEST(Gradients, AreTakenOnceAndClippedByTheNormOfAllOfThem) {

@@ -101,6 +101,28 @@ TEST(Trainer, EndsWithTheStepNamedWhenALossIsNotFinite) {
   }
 }
 
+TEST(Trainer, SkipsAndCountsStepsThatAreNotFinite) {
+  std::vector<torch::Tensor> results[2];
+  for (const bool broken : {false, true}) {
+    torch::manual_seed(3);
+    Blt model(small_config());
+    TrainerParts parts = parts_for(model, {two_batches()[0]});
+    int calls = 0;
+    parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
+      LossValue value = next_id_loss(logits, batch);
+      if (broken && ++calls == 1) value.sum = value.sum * std::numeric_limits<double>::quiet_NaN();
+      return value;
+    };
+    TrainConfig config = quick(broken ? 4 : 3);
+    config.on_nonfinite = OnNonfinite::kSkip;
+    Trainer trainer(config, std::move(parts));
+    EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
+    EXPECT_EQ(trainer.skipped(), broken ? 1 : 0);
+    for (const auto& parameter : model->parameters()) results[broken].push_back(parameter.detach().clone());
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
+}
+
 TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
   torch::manual_seed(3);
   const auto output = std::filesystem::path(::testing::TempDir()) / "trainer_test_stop";

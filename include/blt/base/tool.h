@@ -50,7 +50,8 @@ struct Positional {
 };
 
 // Options of a tool that is told what to do by a config file: `CONFIG.yaml [section.key=value ...]`,
-// --print-config, --help-config. Derive from it to add more.
+// --print-config, --help-config. Derive from it to add more; a `static std::string config_comment(const C&)` is
+// printed below the config, as YAML comments.
 template <Section C>
 struct ConfigOptions {
   using Config = C;
@@ -83,6 +84,7 @@ struct ToolSpec {
   std::function<std::vector<FieldDoc>()> describe_config = {};
 };
 int run_tool(const ToolSpec& spec, int argc, char** argv);
+std::string as_comment(std::string_view text);  // "# " before every line
 }  // namespace config_detail
 
 // Fills Options from the command line and calls run(options), which returns an exit code or nothing (kDone).
@@ -103,7 +105,13 @@ int tool(std::string_view name, std::string_view description, int argc, char** a
   if constexpr (requires { Options::kRequired; })
     spec.required.assign(std::begin(Options::kRequired), std::end(Options::kRequired));
   if constexpr (requires { typename Options::Config; }) {
-    spec.print_config = [&options] { return to_yaml(options.load()); };
+    spec.print_config = [&options] {
+      const auto config = options.load();
+      if constexpr (requires { Options::config_comment(config); })
+        return to_yaml(config) + config_detail::as_comment(Options::config_comment(config));
+      else
+        return to_yaml(config);
+    };
     spec.describe_config = [] { return blt::describe<typename Options::Config>(); };
   }
   spec.run = [&options, &run]() -> int {

@@ -49,6 +49,9 @@ EntropyModelConfig read_entropy_model_config(const std::filesystem::path& folder
 LoadedModel load_model(const std::filesystem::path& folder);
 EntropyModel load_entropy_model(const std::filesystem::path& folder);  // as read_entropy_model_config
 
+// Fills modules that are there already from a directory with the same ones; null where there is none.
+void load_weights(const std::filesystem::path& folder, const Blt& blt, const EntropyModel& entropy_model);
+
 // What transformers' BLT cannot express of a model, one reason each. With none, the directory is one that
 // transformers loads and computes the same with; else it has `model_type: libblt`, which transformers refuses.
 std::vector<std::string> beyond_transformers(const ModelConfig& config);

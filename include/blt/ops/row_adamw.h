@@ -14,6 +14,7 @@ struct AdamWStep {
   double eps = 1e-8;
   double weight_decay = 0.0;  // decoupled: the table shrinks by learning_rate * weight_decay
   int64_t step = 1;           // from 1: bias correction
+  bool touched_only = false;  // lazy: rows that are not in the gradient stay as they are
 };
 
 //   table, exp_avg, exp_avg_sq  [R, C] float32, changed in place
@@ -23,7 +24,7 @@ struct AdamWStep {
 //
 // Exact: every row moves as dense AdamW with a zero gradient elsewhere would move it (moments decay, the
 // table follows them and its weight decay). One sweep over the three tensors at copy speed, no dense
-// gradient. Throws c10::Error on a wrong shape, dtype or device.
+// gradient. With touched_only, nothing but the touched rows is read or written. Throws c10::Error on a wrong shape, dtype or device.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101), algorithm 2.
 void row_adamw_(at::Tensor& table, at::Tensor& exp_avg, at::Tensor& exp_avg_sq, const RowGradient& gradient,

@@ -35,9 +35,10 @@ Gradients take_gradients(torch::nn::Module& module);
 struct ClipResult {
   at::Tensor norm;       // [] float32
   at::Tensor scale;      // [] float32: min(1, max_norm / norm); NaN or infinite when a gradient is
-  at::Tensor found_inf;  // [] float32: 1 when a gradient is NaN or infinite, else 0
+  at::Tensor found_inf;  // [] float32: 1 when a gradient or the loss is NaN or infinite, else 0
 };
-// max_norm 0: no clipping. Does not change the gradients: the optimizer multiplies.
-ClipResult clip(const Gradients& gradients, double max_norm);
+// max_norm 0: no clipping. loss: [], counts among the gradients when it is not finite; may be undefined. Does
+// not change the gradients: the optimizer multiplies.
+ClipResult clip(const Gradients& gradients, double max_norm, const at::Tensor& loss = {});
 
 }  // namespace blt

@@ -3,14 +3,50 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <torch/nn/module.h>
+
 #include <cstdint>
+#include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "blt/base/config.h"
 #include "blt/train/gradients.h"
 
 namespace blt {
+
+// What becomes of the rows of an n-gram table that a step did not touch.
+enum class TableUpdate {
+  kExact,  // they move as a zero gradient would move them: what dense AdamW does
+  kLazy,   // they stay, and so do their moments; a step costs what it touches
+};
+template <>
+struct EnumNames<TableUpdate> {
+  static constexpr std::pair<TableUpdate, std::string_view> kValues[] = {{TableUpdate::kExact, "exact"},
+                                                                         {TableUpdate::kLazy, "lazy"}};
+};
+
+// Settings of the parameters whose names match a pattern.
+struct ParameterGroup {
+  std::string pattern;
+  double learning_rate_scale = 1.0;
+  std::optional<double> weight_decay;
+  bool frozen = false;
+
+  static void fields(auto& self, auto&& field) {
+    field("pattern", self.pattern,
+          "Names of parameters, such as local_decoder.*.weight; * is any text, ? any character.");
+    field("learning_rate_scale", self.learning_rate_scale, "Multiplies their learning rate.", at_least(0));
+    field("weight_decay", self.weight_decay, "Their decay. Default: the optimizer's, 0 for norm gains.",
+          at_least(0));
+    field("frozen", self.frozen, "Whether they stay as they are.");
+  }
+  void validate(Errors& errors) const;
+};
 
 struct AdamWConfig {
   double learning_rate = 4e-4;
@@ -18,6 +54,8 @@ struct AdamWConfig {
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.1;
+  TableUpdate table_update = TableUpdate::kExact;
+  std::vector<ParameterGroup> groups;
 
   static void fields(auto& self, auto&& field) {
     field("learning_rate", self.learning_rate, "Peak learning rate per step.", at_least(0));
@@ -26,21 +64,34 @@ struct AdamWConfig {
     field("eps", self.eps, "Added to the root of the mean square.", above(0));
     field("weight_decay", self.weight_decay,
           "Decoupled decay per step, times the learning rate; matrices and tables only.", at_least(0));
+    field("table_update", self.table_update,
+          "Rows of n-gram tables that a step did not touch: exact moves them as dense AdamW would, lazy "
+          "leaves them.");
+    field("groups", self.groups,
+          "Exceptions for some parameters; the first pattern that matches a name counts.");
   }
 };
 
-// Exact AdamW: rows of n-gram tables that a step did not touch move as a zero gradient would move them, in
-// one sweep without a dense gradient (ops/row_adamw.h). Decay on matrices and tables, not on norm gains.
-// State is made at a parameter's first step. Not thread-safe.
+// Applies what groups say about a module before it is trained: frozen parameters take no gradient from here on. Throws blt::Error when
+// a pattern matches no parameter, or nothing is left to train.
+void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>& groups);
+
+// AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not
+// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Not thread-safe.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
 class AdamW {
  public:
-  explicit AdamW(const AdamWConfig& config) : config_(config) {}
+  explicit AdamW(AdamWConfig config) : config_(std::move(config)) {}
 
   // One step with the peak learning rate times `factor`. A step whose clip found a NaN or an infinity changes
   // nothing.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
+
+  // The state as safetensors, keyed by parameter name at full shape: NAME.exp_avg, NAME.exp_avg_sq, NAME.step.
+  void save(const std::filesystem::path& file) const;
+  // Replaces the state. Throws blt::Error when the file is damaged or is not about the parameters of `module`.
+  void load(const std::filesystem::path& file, const torch::nn::Module& module);
 
  private:
   struct State {

@@ -3,19 +3,33 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 
 #include "blt/train/run_config.h"
 #include "blt/train/trainer.h"
 
 namespace blt {
 
+struct RunOptions {
+  // A model directory to start from (fine-tuning). A BLT's brings its shape, its patching and its entropy model; the config then
+  // has no `model` and no `entropy_model`. An entropy model's brings its shape and initialises the entropy model that is trained.
+  std::optional<std::filesystem::path> init;
+  // "auto": go on from the newest whole checkpoint in config.output, or start there when it has none. Else: go on from this checkpoint.
+  // The config (and init) are those that the run was started with; steps and how often things happen may change.
+  std::optional<std::string> resume;
+  // Build everything, train one step of each model, write nothing.
+  bool check = false;
+};
+
 // Trains the entropy model (where the config says so), calibrates the patching threshold (where it is not given), then trains the
-// Byte Latent Transformer. Checkpoints are model directories with the resolved config of the run beside them (run.yaml).
-//
-// init: a model directory to start from (fine-tuning). A BLT's brings its shape, its patching and its entropy model; the config then
-// has no `model` and no `entropy_model`. An entropy model's brings its shape and initialises the entropy model that is trained.
+// Byte Latent Transformer. Checkpoints are model directories with the resolved config of the run (run.yaml) and the trainer's state beside
+// them (docs/formats.md). A run that was stopped or killed and goes on gives the same numbers as one that never stopped, on the CPU bit
+// for bit.
 //
 // Throws blt::Error for what the user did wrong; a run never writes over another.
-Trainer::Outcome run(RunConfig config, const std::optional<std::filesystem::path>& init = std::nullopt);
+Trainer::Outcome run(RunConfig config, const RunOptions& options = {});
+
+// The parameters and FLOPs of the config's models (model/report.h), counted without allocating them.
+std::string cost_table(const RunConfig& config);
 
 }  // namespace blt

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "blt/base/config.h"
@@ -20,27 +21,46 @@
 
 namespace blt {
 
+// What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
+enum class OnNonfinite {
+  kStop,  // the run ends with an error that names the step
+  kSkip,  // the run goes on with the next step; skipped steps are counted
+};
+template <>
+struct EnumNames<OnNonfinite> {
+  static constexpr std::pair<OnNonfinite, std::string_view> kValues[] = {{OnNonfinite::kStop, "stop"},
+                                                                         {OnNonfinite::kSkip, "skip"}};
+};
+
 struct TrainConfig {
   int64_t steps = 1000;
   int64_t accumulate = 1;
   double max_grad_norm = 1.0;
+  OnNonfinite on_nonfinite = OnNonfinite::kStop;
   AdamWConfig optimizer;
   ScheduleConfig schedule;
   int64_t log_every = 10;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 0;
+  int64_t keep_checkpoints = 3;
 
   static void fields(auto& self, auto&& field) {
     field("steps", self.steps, "Optimizer steps.", at_least(1));
     field("accumulate", self.accumulate, "Batches whose gradients are added up in a step.", at_least(1));
     field("max_grad_norm", self.max_grad_norm, "Gradients are scaled down to at most this norm; 0: never.",
           at_least(0));
+    field("on_nonfinite", self.on_nonfinite,
+          "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
     field("optimizer", self.optimizer, "AdamW.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("log_every", self.log_every, "Steps between log lines.", at_least(1));
-    field("eval_every", self.eval_every, "Steps between validations; 0: only at the end.", at_least(0));
+    field("eval_every", self.eval_every,
+          "Steps between validations; 0: only at the end. One that is better than all before is saved.",
+          at_least(0));
     field("checkpoint_every", self.checkpoint_every, "Steps between checkpoints; 0: only at the end.",
           at_least(0));
+    field("keep_checkpoints", self.keep_checkpoints,
+          "How many of the newest checkpoints stay, besides the best by validation; 0: all.", at_least(0));
   }
 };
 
@@ -63,8 +83,12 @@ struct TrainerParts {
       valid;  // a fresh pass over the held-out batches; may be empty
   Loss loss = next_id_loss;
   std::function<void(const std::filesystem::path&)>
-      save;                      // fills an empty folder with a model directory; may be empty
-  std::filesystem::path output;  // checkpoints go to output/step_00001000, and `latest` points at one
+      save;  // fills an empty folder with a model directory; may be empty
+  std::filesystem::path
+      output;        // checkpoints go to output/step_00001000; `latest` points at the newest, `best` at
+                     // the best by validation. Empty: nothing is written
+  int64_t seed = 1;  // of dropout
+  double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
 };
 
 // What one step did. Tensors stay on the device until somebody looks.
@@ -75,28 +99,40 @@ struct StepStats {
   int64_t bytes = 0;  // byte targets
 };
 
-// Trains `parts.model` for `config.steps` steps. Not thread-safe.
+// Trains `parts.model` for `config.steps` steps. The random numbers of a step (LibTorch's default generator) follow from the seed and
+// the step alone. Not thread-safe.
 class Trainer {
  public:
+  // Throws blt::Error when config.optimizer.groups do not fit the model.
   Trainer(TrainConfig config, TrainerParts parts);
 
+  // Goes on from a checkpoint that a trainer with the same settings saved, bit for bit as if it had never stopped. The weights are
+  // the caller's to load: `parts.model` has them already. Throws blt::Error when the checkpoint is damaged or of another run.
+  void resume(const std::filesystem::path& checkpoint);
+
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
-  // Throws blt::Error when the data ends early or a loss is not finite; checkpoints written before stay.
+  // Throws blt::Error when the data ends early, a loss is not finite, or a checkpoint cannot be written; those
+  // written before stay.
   Outcome run();
 
   StepStats train_step();
 
-  int64_t step() const { return step_; }  // steps done
+  int64_t step() const { return step_; }        // steps done
+  int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
   // Bits per byte on the held-out batches; NaN when there are none. Leaves the model in training mode.
   double evaluate();
 
  private:
+  bool is_best(double bits_per_byte);
   void save();
 
   TrainConfig config_;
   TrainerParts parts_;
   AdamW optimizer_;
-  int64_t step_ = 0;
+  int64_t step_ = 0, skipped_ = 0;
+  int64_t saved_step_ = -1;  // of the last checkpoint
+  int64_t best_step_ = 0;    // 0: not validated yet
+  double best_bits_per_byte_ = 0.0;
 };
 
 }  // namespace blt

@@ -15,7 +15,7 @@ using at::Tensor;
 
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
-               double eps, double weight_decay, int64_t step) {
+               double eps, double weight_decay, int64_t step, bool touched_only) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
   const float factor = scale.item<float>();
   if (!std::isfinite(factor)) return;
@@ -37,6 +37,7 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                    .ids = rows,
                    .values = values_.const_data_ptr<float>(),
                    .count = touched,
+                   .touched_only = touched_only,
                    .scale = factor,
                    .beta1 = static_cast<float>(beta1),
                    .beta2 = static_cast<float>(beta2),

@@ -52,11 +52,11 @@ void row_adamw(const RowAdamW& a, int64_t first_row, int64_t last_row) {
   int64_t row = first_row;
   for (; next < a.count && a.ids[next] < last_row; ++next) {
     const int64_t touched = a.ids[next];
-    sweep(a, row * a.columns, touched * a.columns);
+    if (!a.touched_only) sweep(a, row * a.columns, touched * a.columns);
     touched_row(a, touched, a.values + next * a.columns);
     row = touched + 1;
   }
-  sweep(a, row * a.columns, last_row * a.columns);
+  if (!a.touched_only) sweep(a, row * a.columns, last_row * a.columns);
 }
 
 }  // namespace blt::ops::BLT_ISA

@@ -15,7 +15,8 @@ struct RowAdamW {
   const int32_t* ids;   // [count], increasing
   const float* values;  // [count, columns]
   int64_t count;
-  float scale;  // of the values
+  bool touched_only;  // leave the other rows alone
+  float scale;        // of the values
   float beta1, beta2, eps;
   float fresh1, fresh2;  // 1 - beta, not rounded on the way
   float keep;            // what weight decay leaves of the table

@@ -18,15 +18,17 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
       "row_adamw_(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor ids, Tensor values, "
       "Tensor count, Tensor scale, float learning_rate, float beta1, float beta2, float eps, float "
       "weight_decay, "
-      "int step) -> ()");
+      "int step, bool touched_only) -> ()");
 }
 
 using Update = void(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids,
                     const Tensor& values, const Tensor& count, const Tensor& scale, double learning_rate,
-                    double beta1, double beta2, double eps, double weight_decay, int64_t step);
+                    double beta1, double beta2, double eps, double weight_decay, int64_t step,
+                    bool touched_only);
 
 void meta(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
-          const Tensor& count, const Tensor& scale, double, double, double, double, double, int64_t step) {
+          const Tensor& count, const Tensor& scale, double, double, double, double, double, int64_t step,
+          bool) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
 }
 
@@ -68,7 +70,7 @@ void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGra
   }
   static const auto op = schema<Update>("blt::row_adamw_");
   op.call(table, exp_avg, exp_avg_sq, rows.ids, rows.values, rows.count, scale, step.learning_rate,
-          step.beta1, step.beta2, step.eps, step.weight_decay, step.step);
+          step.beta1, step.beta2, step.eps, step.weight_decay, step.step, step.touched_only);
 }
 
 }  // namespace blt::ops

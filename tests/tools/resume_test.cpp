@@ -1,0 +1,285 @@
+// blt_train as it is stopped, killed and started again: going on gives the bytes that a run without a break gives.
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tools/run_tool.h"
+
+namespace blt {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+class BltTrainResume : public ToolTest {
+ protected:
+  BltTrainResume() {
+    std::string text;
+    for (int i = 0; i < 400; ++i)
+      text += "line " + std::to_string(i * 7919 % 1000) + (i % 3 == 0 ? " of the text\n" : " and so on, ");
+    write_content(folder_ / "train.txt", text);
+    write_content(folder_ / "valid.txt", text.substr(0, 600));
+    write_content(folder_ / "run.yaml", R"(
+output: out
+data:
+  sources: [{paths: [train.txt]}]
+  validation: [{paths: [valid.txt]}]
+  sequence_bytes: 128
+  batch_bytes: 256
+  shuffle_sequences: 8
+entropy_model:
+  kind: train
+  model: {dim: 16, layers: 1, heads: 2, window: 16, ffn_dim: 32, dropout: 0.1}
+  train: {steps: 10, log_every: 1, schedule: {kind: cosine, warmup: 2}}
+patching: {rule: {kind: entropy, mean_patch_bytes: 4}}
+model:
+  local_dim: 16
+  window: 32
+  ngram: {sizes: [3, 4], rows: 500}
+  local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
+  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64, dropout: 0.1}
+  local_decoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
+train: {steps: 10, accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2, decay: 0.5}}
+)");
+  }
+
+  ToolResult train(const std::string& output, const std::string& more = "") const {
+    return run("blt_train", file("run.yaml") + " output=" + file(output) + " " + more);
+  }
+  std::string file(const std::string& name) const { return (folder_ / name).string(); }
+
+  // The program under way in a shell that becomes it.
+  pid_t start(const std::string& arguments) const {
+    const std::string command =
+        std::string("exec ") + BLT_BIN_DIR + "/blt_train " + arguments + " > " + file("log") + " 2>&1";
+    const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
+    pid_t process = -1;
+    EXPECT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
+    return process;
+  }
+  static int wait_for(pid_t process) {
+    int status = 0;
+    waitpid(process, &status, 0);
+    return status;
+  }
+
+  void expect_equal_checkpoints(const std::string& a, const std::string& b) const {
+    for (const char* name : {"model.safetensors", "optimizer.safetensors", "config.json"})
+      EXPECT_TRUE(content_of(folder_ / a / name) == content_of(folder_ / b / name))
+          << a << " " << b << " " << name;
+    EXPECT_FALSE(content_of(folder_ / a / "model.safetensors").empty());
+    const auto state = [&](const std::string& folder) {
+      return json::parse(content_of(folder_ / folder / "trainer_state.json"));
+    };
+    EXPECT_EQ(state(a), state(b));
+  }
+  // Rows about losses, without the speeds.
+  std::vector<json> losses(const std::string& output) const {
+    std::vector<json> rows;
+    std::istringstream lines(content_of(folder_ / output / "metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      json row = json::parse(line);
+      row.erase("bytes_per_s");
+      row.erase("flops_per_s");
+      rows.push_back(row);
+    }
+    return rows;
+  }
+  void expect_no_leftovers(const fs::path& output) const {
+    for (const auto& entry : fs::directory_iterator(output))
+      EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
+  }
+};
+
+TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInEitherPhase) {
+  ASSERT_EQ(train("whole").exit_code, 0);
+  // A cut in the entropy model's phase, one between the phases, one in the BLT's.
+  ASSERT_EQ(train("cut", "model=null train.steps=10 entropy_model.train.checkpoint_every=5").exit_code, 0);
+  fs::remove_all(folder_ / "cut/entropy_model/step_00000010");
+  for (const std::string stage : {"entropy", "between", "blt"}) {
+    if (stage == "between") {
+      fs::remove_all(folder_ / "cut/step_00000010");
+      fs::remove_all(folder_ / "cut/step_00000005");
+    }
+    if (stage == "blt") {
+      ASSERT_TRUE(fs::exists(folder_ / "cut/step_00000005"));
+      fs::remove_all(folder_ / "cut/step_00000010");
+    }
+    const ToolResult result = train("cut", "--resume auto train.checkpoint_every=5");
+    ASSERT_EQ(result.exit_code, 0) << stage << result.err;
+    EXPECT_NE(result.err.find("going on from"), std::string::npos) << result.err;
+    expect_equal_checkpoints("whole/entropy_model/step_00000010", "cut/entropy_model/step_00000010");
+    // The step of the best validation is the same: both validate only at the end.
+    expect_equal_checkpoints("whole/step_00000010", "cut/step_00000010");
+    EXPECT_EQ(losses("whole"), losses("cut")) << stage;
+    EXPECT_EQ(losses("whole/entropy_model"), losses("cut/entropy_model")) << stage;
+  }
+  EXPECT_EQ(fs::read_symlink(folder_ / "cut/latest"), "step_00000010");
+  EXPECT_EQ(fs::read_symlink(folder_ / "cut/best"), "step_00000010");
+  // Once more: there is nothing left to do, and nothing changes.
+  const auto before = content_of(folder_ / "cut/step_00000010/trainer_state.json");
+  EXPECT_EQ(train("cut", "--resume auto").exit_code, 0);
+  EXPECT_EQ(content_of(folder_ / "cut/step_00000010/trainer_state.json"), before);
+  // A checkpoint by its name, into another folder.
+  ASSERT_EQ(train("other", "--resume " + file("cut/step_00000005")).exit_code, 0);
+  expect_equal_checkpoints("whole/step_00000010", "other/step_00000010");
+}
+
+TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {
+  ASSERT_EQ(train("out", "train.steps=6 train.checkpoint_every=2").exit_code, 0);
+  const ToolResult fresh = train("out");
+  EXPECT_EQ(fresh.exit_code, 1);
+  EXPECT_NE(fresh.err.find("--resume auto"), std::string::npos) << fresh.err;
+  const ToolResult older = train("out", "--resume " + file("out/step_00000004"));
+  EXPECT_EQ(older.exit_code, 1);
+  EXPECT_NE(older.err.find("step_00000006 is newer"), std::string::npos) << older.err;
+  EXPECT_EQ(train("out", "--resume " + file("nothing")).exit_code, 1);
+  const ToolResult seed = train("out", "--resume auto seed=7");
+  EXPECT_EQ(seed.exit_code, 1);
+  EXPECT_NE(seed.err.find("seed"), std::string::npos) << seed.err;
+  const ToolResult width = train("out", "--resume auto model.local_dim=32");
+  EXPECT_EQ(width.exit_code, 1);
+  EXPECT_NE(width.err.find("step_00000006/model.safetensors"), std::string::npos) << width.err;
+
+  // Cut short anywhere: the one before is used, and the damaged one named.
+  for (const char* name : {"model.safetensors", "optimizer.safetensors", "trainer_state.json"}) {
+    const fs::path path = folder_ / "out/step_00000006" / name;
+    const std::string whole = content_of(path);
+    write_content(path, whole.substr(0, whole.size() / 2));
+    const ToolResult named = train("out", "--resume " + file("out/step_00000006"));
+    EXPECT_EQ(named.exit_code, 1);
+    EXPECT_NE(named.err.find(name), std::string::npos) << named.err;
+    const ToolResult result = train("out", "--resume auto train.steps=4");  // step 4 is there: nothing to do
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(result.err.find("step_00000006 is damaged"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("going on from " + file("out/step_00000004")), std::string::npos) << result.err;
+    write_content(path, whole);
+  }
+}
+
+TEST_F(BltTrainResume, KeepsTheNewestAndTheBest) {
+  // With this learning rate the first validation is the best.
+  const ToolResult result =
+      train("out",
+            "train.steps=10 train.eval_every=2 train.keep_checkpoints=2 train.checkpoint_every=1 "
+            "train.optimizer.learning_rate=3 train.schedule.kind=constant train.max_grad_norm=0");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const std::string best = fs::read_symlink(folder_ / "out/best").string();
+  double best_bits = 1e9;
+  int64_t best_step = 0;
+  for (const json& row : losses("out"))
+    if (row.contains("valid_bits_per_byte") && row["valid_bits_per_byte"].is_number() &&
+        row["valid_bits_per_byte"] < best_bits)
+      best_bits = row["valid_bits_per_byte"], best_step = row["step"];
+  std::string name = std::to_string(best_step);
+  EXPECT_EQ(best, "step_" + std::string(8 - name.size(), '0') + name);
+  std::vector<std::string> kept;
+  for (const auto& entry : fs::directory_iterator(folder_ / "out"))
+    if (entry.is_directory() && !entry.is_symlink() && entry.path().filename() != "entropy_model")
+      kept.push_back(entry.path().filename().string());
+  EXPECT_EQ(kept.size(), best_step >= 9 ? 2U : 3U);
+  EXPECT_TRUE(fs::exists(folder_ / "out" / best / "model.safetensors"));
+  EXPECT_TRUE(fs::exists(folder_ / "out/step_00000009"));
+}
+
+TEST_F(BltTrainResume, GoesOnWhereverItIsKilled) {
+  ASSERT_EQ(train("whole", "train.steps=60 train.checkpoint_every=1 entropy_model.train.checkpoint_every=1")
+                .exit_code,
+            0);
+  const std::string arguments =
+      file("run.yaml") + " output=" + file("killed") +
+      " train.steps=60 train.checkpoint_every=1 entropy_model.train.checkpoint_every=1 --resume auto";
+  const char* wanted = std::getenv("BLT_TEST_KILLS");
+  const int kills = wanted != nullptr ? std::atoi(wanted) : 8;
+  uint64_t random = 12345;
+  for (int i = 0; i < kills; ++i) {
+    const pid_t process = start(arguments);
+    random = random * 6364136223846793005ULL + 1442695040888963407ULL;
+    std::this_thread::sleep_for(std::chrono::milliseconds(200 + (random >> 33) % 1200));
+    kill(process, SIGKILL);
+    const int status = wait_for(process);
+    if (!WIFSIGNALED(status)) EXPECT_EQ(WEXITSTATUS(status), 0) << content_of(file("log"));
+  }
+  const ToolResult last = run("blt_train", arguments);
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  expect_equal_checkpoints("whole/step_00000060", "killed/step_00000060");
+  EXPECT_EQ(losses("whole"), losses("killed"));
+  expect_no_leftovers(folder_ / "killed");
+}
+
+TEST_F(BltTrainResume, StopsInGoodOrderWhenAskedTo) {
+  ASSERT_EQ(train("whole", "train.steps=300 train.log_every=100").exit_code, 0);
+  const std::string arguments =
+      file("run.yaml") + " output=" + file("out") + " train.steps=300 train.log_every=100";
+  const pid_t process = start(arguments);
+  for (int i = 0; i < 600 && !fs::exists(folder_ / "out/metrics.jsonl"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  kill(process, SIGINT);
+  const int status = wait_for(process);
+  ASSERT_TRUE(WIFEXITED(status));
+  ASSERT_EQ(WEXITSTATUS(status), 3) << content_of(file("log"));
+  EXPECT_NE(content_of(file("log")).find("saved " + file("out/step_")), std::string::npos)
+      << content_of(file("log"));
+  ASSERT_EQ(run("blt_train", arguments + " --resume auto").exit_code, 0);
+  expect_equal_checkpoints("whole/step_00000300", "out/step_00000300");
+}
+
+TEST_F(BltTrainResume, AFullDiskLeavesTheLastCheckpointWhole) {
+  ASSERT_EQ(train("out", "train.steps=4").exit_code, 0);
+  const auto size = fs::file_size(folder_ / "out/step_00000004/model.safetensors");
+  const auto before = snapshot(folder_ / "out/step_00000004");
+  // ulimit counts in kilobytes: no file may become as large as the model.
+  const std::string command = "sh -c 'ulimit -f " + std::to_string(size / 1024 / 2) + "; exec " +
+                              BLT_BIN_DIR + "/blt_train " + file("run.yaml") + " output=" + file("out") +
+                              " train.steps=8 --resume auto' > " + file("log") + " 2>&1";
+  const int status = std::system(command.c_str());
+  const std::string log = content_of(file("log"));
+  EXPECT_EQ(WEXITSTATUS(status), 1) << log;
+  EXPECT_NE(log.find("step 8: the checkpoint was not saved"), std::string::npos) << log;
+  EXPECT_NE(log.find("the last whole one is " + file("out/step_00000004")), std::string::npos) << log;
+  EXPECT_EQ(snapshot(folder_ / "out/step_00000004"), before);
+  expect_no_leftovers(folder_ / "out");
+  EXPECT_EQ(train("out", "train.steps=8 --resume auto").exit_code, 0);
+  ASSERT_EQ(train("whole", "train.steps=8").exit_code, 0);
+  // (The threshold is the same, the schedule too: warm-up 2, then stable until the last half.)
+  EXPECT_TRUE(fs::exists(folder_ / "out/step_00000008/trainer_state.json"));
+}
+
+TEST_F(BltTrainResume, AFinishedRunCanBeMadeLonger) {
+  ASSERT_EQ(train("long", "train.steps=10 train.schedule.kind=constant train.eval_every=5").exit_code, 0);
+  ASSERT_EQ(train("out", "train.steps=5 train.schedule.kind=constant train.eval_every=5").exit_code, 0);
+  ASSERT_EQ(
+      train("out", "train.steps=10 train.schedule.kind=constant train.eval_every=5 --resume auto").exit_code,
+      0);
+  expect_equal_checkpoints("long/step_00000010", "out/step_00000010");
+}
+
+TEST_F(BltTrainResume, CheckBuildsEverythingAndWritesNothing) {
+  const auto before = snapshot(folder_);
+  const ToolResult result = train("out", "--check");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("check: a step of"), std::string::npos) << result.err;
+  EXPECT_EQ(snapshot(folder_), before);
+  const ToolResult missing = train("out", "--check data.validation.0.paths.0=" + file("none.txt"));
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_NE(missing.err.find("none.txt"), std::string::npos) << missing.err;
+  EXPECT_EQ(snapshot(folder_), before);
+}
+
+TEST_F(BltTrainResume, PrintsTheConfigWithItsCosts) {
+  const ToolResult result = train("out", "--print-config");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("\n# total with the entropy model "), std::string::npos) << result.out;
+  write_content(folder_ / "again.yaml", result.out);  // it is still a config
+  EXPECT_EQ(run("blt_train", file("again.yaml") + " --print-config").out, result.out);
+}
+
+}  // namespace
+}  // namespace blt
