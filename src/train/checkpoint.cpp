@@ -43,15 +43,17 @@ void remove_checkpoint(const fs::path& folder) {
   fs::remove_all(hidden, ignored);
 }
 
-void apply(const fs::path& output, const KeepPolicy& keep) {
-  const std::vector<fs::path> found = list_checkpoints(output);
-  if (found.empty()) return;
-  point(output / "latest", found.front().filename().string());
+// step: of the newest that is whole; those after it are damaged, and not counted.
+void apply(const fs::path& output, int64_t step, const KeepPolicy& keep) {
+  point(output / "latest", name_of(step));
   const std::string best = name_of(keep.best_step);
   if (keep.best_step > 0 && fs::exists(output / best)) point(output / "best", best);
   if (keep.newest == 0) return;
-  for (size_t i = static_cast<size_t>(keep.newest); i < found.size(); ++i)
-    if (keep.best_step == 0 || found[i].filename() != best) remove_checkpoint(found[i]);
+  int64_t kept = 0;
+  for (const fs::path& folder : list_checkpoints(output)) {
+    if (checkpoint_step(folder) > step || kept++ < keep.newest) continue;
+    if (keep.best_step == 0 || folder.filename() != best) remove_checkpoint(folder);
+  }
 }
 
 }  // namespace
@@ -69,11 +71,11 @@ void write_checkpoint(const fs::path& output, int64_t step, const KeepPolicy& ke
                             found.empty() ? "there is no earlier one"
                                           : fmt::format("the last whole one is {}", found.front().string())));
   }
-  apply(output, keep);
+  apply(output, step, keep);
   log_info(fmt::format("saved {}", (output / name).string()));
 }
 
-void tidy_checkpoints(const fs::path& output, const KeepPolicy& keep) {
+void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const KeepPolicy& keep) {
   std::vector<fs::path> leftovers;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(output, error)) {
@@ -82,7 +84,7 @@ void tidy_checkpoints(const fs::path& output, const KeepPolicy& keep) {
     if (unfinished || name == ".latest.new" || name == ".best.new") leftovers.push_back(entry.path());
   }
   for (const fs::path& leftover : leftovers) fs::remove_all(leftover, error);
-  apply(output, keep);
+  if (step) apply(output, *step, keep);
 }
 
 std::optional<int64_t> checkpoint_step(const fs::path& folder) {

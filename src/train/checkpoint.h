@@ -7,16 +7,13 @@
 #include <optional>
 #include <vector>
 
+#include "blt/train/trainer.h"
+
 namespace blt {
 
 // What a model directory needs besides its model to be a checkpoint.
 constexpr const char* kTrainerStateFile = "trainer_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
-
-struct KeepPolicy {
-  int64_t newest = 0;     // this many of the newest stay; 0: all
-  int64_t best_step = 0;  // stays too, and the link `best` points at it; 0: there is none
-};
 
 // Fills a temporary folder by calling `save` with it, renames it to `output/step_<step>`, points the links `latest` and `best`, then
 // removes what the policy does not keep. Throws blt::Error when the disk does not take it: then everything is as it was.
@@ -24,7 +21,9 @@ void write_checkpoint(const std::filesystem::path& output, int64_t step, const K
                       const std::function<void(const std::filesystem::path&)>& save);
 
 // Brings a folder in order after a process was killed in the middle of write_checkpoint: leftovers go, links point where they should.
-void tidy_checkpoints(const std::filesystem::path& output, const KeepPolicy& keep);
+// step: of the newest whole checkpoint; none when there is none.
+void tidy_checkpoints(const std::filesystem::path& output, std::optional<int64_t> step,
+                      const KeepPolicy& keep);
 
 // The step of a folder called step_<step>; none for other names.
 std::optional<int64_t> checkpoint_step(const std::filesystem::path& folder);

@@ -56,6 +56,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
 
 Trainer::Outcome Trainer::run() {
   Progress progress(config_, parts_, step_);
+  if (!parts_.output.empty()) tidy_checkpoints(parts_.output, saved_step_, keep_policy());
   while (step_ < config_.steps) {
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
@@ -127,10 +128,13 @@ bool Trainer::is_best(double bits_per_byte) {
   return true;
 }
 
+KeepPolicy Trainer::keep_policy() const {
+  return {.newest = config_.keep_checkpoints, .best_step = best_step_};
+}
+
 void Trainer::save() {
   if (!parts_.save || parts_.output.empty() || saved_step_ == step_) return;
-  const KeepPolicy keep{.newest = config_.keep_checkpoints, .best_step = best_step_};
-  write_checkpoint(parts_.output, step_, keep, [this](const std::filesystem::path& folder) {
+  write_checkpoint(parts_.output, step_, keep_policy(), [this](const std::filesystem::path& folder) {
     parts_.save(folder);
     optimizer_.save(folder / kOptimizerFile);
     StateWriter state;
@@ -151,8 +155,8 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   const std::filesystem::path file = checkpoint / kTrainerStateFile;
   const StateReader state(read_file(file), file.string());
   if (state.integer("seed") != parts_.seed)
-    throw Error(fmt::format("{}: is of a run with seed {}, this one has {}", file.string(),
-                            state.integer("seed"), parts_.seed));
+    throw Error(
+        fmt::format("{}: is of a run with another seed: resume with the config of the run", file.string()));
   const std::string best = state.text("best_bits_per_byte");
   const auto [end, error] = std::from_chars(best.data(), best.data() + best.size(), best_bits_per_byte_);
   if (error != std::errc() || end != best.data() + best.size())
@@ -164,10 +168,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   best_step_ = state.integer("best_step");
   // A checkpoint from elsewhere is not one of this run's.
   std::error_code ignored;
-  const bool is_own = std::filesystem::equivalent(checkpoint.parent_path(), parts_.output, ignored);
-  if (!is_own) return;
-  saved_step_ = step_;
-  tidy_checkpoints(parts_.output, {.newest = config_.keep_checkpoints, .best_step = best_step_});
+  if (std::filesystem::equivalent(checkpoint.parent_path(), parts_.output, ignored)) saved_step_ = step_;
 }
 
 }  // namespace blt

@@ -200,9 +200,14 @@ TEST_F(BltTrainResume, GoesOnWhereverItIsKilled) {
   const int kills = wanted != nullptr ? std::atoi(wanted) : 8;
   uint64_t random = 12345;
   for (int i = 0; i < kills; ++i) {
+    write_content(folder_ / "log", "");
     const pid_t process = start(arguments);
     random = random * 6364136223846793005ULL + 1442695040888963407ULL;
-    std::this_thread::sleep_for(std::chrono::milliseconds(200 + (random >> 33) % 1200));
+    // Most kills come at a random moment after the first checkpoint of a start; saving is most of what it does then.
+    for (int waited = 0;
+         i % 4 != 0 && waited < 600 && content_of(file("log")).find("saved ") == std::string::npos; ++waited)
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    std::this_thread::sleep_for(std::chrono::milliseconds((random >> 33) % 300));
     kill(process, SIGKILL);
     const int status = wait_for(process);
     if (!WIFSIGNALED(status)) EXPECT_EQ(WEXITSTATUS(status), 0) << content_of(file("log"));

@@ -11,6 +11,9 @@
 
 #include "blt/base/config_io.h"
 #include "blt/base/files.h"
+#include "blt/model/parameters.h"
+#include "blt/model/report.h"
+#include "blt/train/run.h"
 #include "blt/train/run_config.h"
 
 namespace blt {
@@ -37,6 +40,24 @@ TEST(ConfigFiles, AllLoad) {
     EXPECT_NO_THROW(load_config<RunConfig>(entry.path())) << entry.path();
   }
   EXPECT_GE(found, 4);
+}
+
+TEST(ConfigFiles, ThePapersSizesAreWhatTheirNamesSay) {
+  const std::vector<std::pair<std::string, double>> sizes = {
+      {"400m", 0.4e9}, {"1b", 1e9}, {"2b", 2e9}, {"4b", 4e9}, {"8b", 8e9}};
+  for (const auto& [name, parameters] : sizes) {
+    const auto config = load_config<RunConfig>(kRoot / "configs/blt" / (name + ".yaml"));
+    const MetaParameters shapes_only;
+    const ParameterReport report = parameter_report(*Blt(*config.model));
+    // The paper names models by what is multiplied; second-hand sizes hit their names only roughly.
+    EXPECT_GT(static_cast<double>(report.rest), 0.75 * parameters) << name;
+    EXPECT_LT(static_cast<double>(report.rest), 1.5 * parameters) << name;
+    EXPECT_EQ(report.ngram_tables, 6 * 500002 * config.model->local_dim) << name;
+    EXPECT_EQ(config.train.accumulate * config.data.batch_bytes, 16 << 20) << name;
+    EXPECT_NE(cost_table(config).find("\ntotal, in training "), std::string::npos) << name;
+  }
+  const std::string table = cost_table(load_config<RunConfig>(kRoot / "configs/entropy/paper.yaml"));
+  EXPECT_NE(table.find("layers x14 self_attn"), std::string::npos) << table;
 }
 
 TEST(ConfigFields, AllHaveAReader) {

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -99,6 +100,12 @@ struct StepStats {
   int64_t bytes = 0;  // byte targets
 };
 
+// Which checkpoints stay.
+struct KeepPolicy {
+  int64_t newest = 0;     // this many of the newest; 0: all
+  int64_t best_step = 0;  // this one too, and the link `best` points at it; 0: there is none
+};
+
 // Trains `parts.model` for `config.steps` steps. The random numbers of a step (LibTorch's default generator) follow from the seed and
 // the step alone. Not thread-safe.
 class Trainer {
@@ -123,6 +130,7 @@ class Trainer {
   double evaluate();
 
  private:
+  KeepPolicy keep_policy() const;
   bool is_best(double bits_per_byte);
   void save();
 
@@ -130,8 +138,8 @@ class Trainer {
   TrainerParts parts_;
   AdamW optimizer_;
   int64_t step_ = 0, skipped_ = 0;
-  int64_t saved_step_ = -1;  // of the last checkpoint
-  int64_t best_step_ = 0;    // 0: not validated yet
+  std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output
+  int64_t best_step_ = 0;              // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
 };
 
