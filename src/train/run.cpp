@@ -165,7 +165,10 @@ void restore(const Checkpoints& checkpoints, RunConfig& config, const Models& mo
     auto* rule = std::get_if<EntropyPatching>(&config.patching.rule);
     const ModelConfig stored = read_model_config(*checkpoints.blt);
     const auto* calibrated = std::get_if<EntropyPatching>(&stored.patching.rule);
-    if (rule != nullptr && !rule->threshold && calibrated != nullptr) rule->threshold = calibrated->threshold;
+    if (rule != nullptr && !rule->threshold && calibrated != nullptr) {
+      rule->threshold = calibrated->threshold;
+      rule->mean_patch_bytes.reset();
+    }
   } else if (checkpoints.entropy_model) {
     if (!models.train_entropy_model)
       throw Error(fmt::format("{}: is of an entropy model, but the config trains none",
@@ -233,8 +236,8 @@ CostContext cost_context(const RunConfig& config) {
   return context;
 }
 
-Trainer::Outcome train_blt(RunConfig& config, const Models& models, const std::optional<fs::path>& checkpoint,
-                           bool check) {
+Trainer::Outcome train_blt(RunConfig& config, const Models& models, const CostContext& context,
+                           const std::optional<fs::path>& checkpoint, bool check) {
   std::shared_ptr<EntropySource> entropies;
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     if (models.entropy_model.is_empty())
@@ -244,7 +247,6 @@ Trainer::Outcome train_blt(RunConfig& config, const Models& models, const std::o
                                                           .batch_bytes = config.data.entropy_batch_bytes});
     calibrate_threshold(config, *entropies, check ? 1 << 14 : 1 << 18);
   }
-  const CostContext context = cost_context(config);
   log_info(fmt::format(
       "Byte Latent Transformer\n{}",
       model_table(*models.blt, models.entropy_model.is_empty() ? nullptr : models.entropy_model.get(),
@@ -275,6 +277,7 @@ Trainer::Outcome train_blt(RunConfig& config, const Models& models, const std::o
 Trainer::Outcome run(RunConfig config, const RunOptions& options) {
   const Checkpoints checkpoints = find_checkpoints(config, options.resume);
   Models models = make_models(config, options.init);
+  const CostContext context = cost_context(config);  // before the wanted mean length becomes a threshold
   restore(checkpoints, config, models);
   if (models.train_entropy_model && !checkpoints.blt) {
     const Trainer::Outcome outcome = train_entropy_model(entropy_settings(config), models.entropy_model,
@@ -283,7 +286,7 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
   }
   if (models.blt.is_empty()) return Trainer::Outcome::kFinished;
   if (!models.entropy_model.is_empty()) freeze(*models.entropy_model);
-  return train_blt(config, models, checkpoints.blt, options.check);
+  return train_blt(config, models, context, checkpoints.blt, options.check);
 }
 
 std::string cost_table(const RunConfig& config) {
