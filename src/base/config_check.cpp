@@ -73,7 +73,8 @@ void ConfigReader::validate() {
     if (target.value.type->validate == nullptr) return;
     Errors errors;
     target.value.type->validate(target.value.address, errors);
-    for (const auto& [key, message] : errors.items()) {
+    for (const auto& item : errors.items()) {
+      const auto& key = item.first;  // not a binding: clang 14 does not capture those
       const std::string path = join_path(target.path, key);
       // A field that could not be read is not blamed for what stands there instead.
       const bool is_known = std::any_of(known.begin(), known.end(), [&](const Problem& problem) {
@@ -85,7 +86,7 @@ void ConfigReader::validate() {
       while (!given.empty() && !origins_.contains(given))
         given.resize(given.find_last_of('.') == given.npos ? 0 : given.rfind('.'));
       const auto it = origins_.find(given);
-      fail(it == origins_.end() ? Origin{file_, 0} : it->second, path.empty() ? "" : path + ":", message);
+      fail(it == origins_.end() ? Origin{file_, 0} : it->second, path.empty() ? "" : path + ":", item.second);
     }
   });
 }

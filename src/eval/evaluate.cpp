@@ -57,11 +57,11 @@ class Scorer {
     if (options_.observe) observe(windows, std::move(sequences), scores, logits, result);
   }
 
-  Evaluation finish() && {
+  Evaluation finish() {
     result_.bits_per_byte = bits_per_byte(nll_, result_.bytes);
     if (model_.entropies)
       result_.entropy_model_bits_per_byte = bits_per_byte(entropy_model_nll_, result_.bytes);
-    return std::move(result_);
+    return result_;
   }
 
  private:
@@ -130,7 +130,7 @@ Evaluation evaluate(const EvaluatedModel& model, Stage<Sequence>& sequences, con
   Scorer scorer(model, options);
   std::optional<Window> pending = windows.next();
   while (pending) scorer.add(take_batch(windows, pending, options.batch_bytes));
-  Evaluation result = std::move(scorer).finish();
+  Evaluation result = scorer.finish();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return result;
 }

@@ -24,7 +24,7 @@ struct EnumNames<DocumentFormat> {
 
 // One corpus.
 struct SourceConfig {
-  std::vector<std::filesystem::path> paths;
+  std::vector<std::filesystem::path> paths = {};
   double weight = 1.0;
   DocumentFormat format = DocumentFormat::kAuto;
   std::string text_field = "text";
@@ -45,12 +45,12 @@ struct SourceConfig {
 };
 
 struct DataConfig {
-  std::vector<SourceConfig> sources;
-  std::vector<SourceConfig> validation;
+  std::vector<SourceConfig> sources = {};
+  std::vector<SourceConfig> validation = {};
   int64_t sequence_bytes = 4096;
   bool eos = true;
   int64_t batch_bytes = 16384;
-  std::optional<int64_t> batch_patches;
+  std::optional<int64_t> batch_patches = {};
   int64_t shuffle_sequences = 16384;
   int64_t seed = 1;
   int64_t entropy_batch_bytes = 16384;

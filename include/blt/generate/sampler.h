@@ -14,10 +14,10 @@ namespace blt {
 
 struct SamplerConfig {
   bool greedy = false;
-  std::optional<double> temperature;
-  std::optional<int64_t> top_k;
-  std::optional<double> top_p;
-  std::optional<double> min_p;
+  std::optional<double> temperature = {};
+  std::optional<int64_t> top_k = {};
+  std::optional<double> top_p = {};
+  std::optional<double> min_p = {};
   int64_t seed = 0;
 
   static void fields(auto& self, auto&& field) {

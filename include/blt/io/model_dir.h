@@ -16,9 +16,9 @@ namespace blt {
 
 // Everything that a Byte Latent Transformer's directory says besides the weights.
 struct ModelConfig {
-  BltConfig blt;
-  std::optional<EntropyModelConfig> entropy_model;
-  PatchingConfig patching;
+  BltConfig blt = {};
+  std::optional<EntropyModelConfig> entropy_model = {};
+  PatchingConfig patching = {};
 
   static void fields(auto& self, auto&& field) {
     field("blt", self.blt, "The Byte Latent Transformer.");
@@ -28,7 +28,7 @@ struct ModelConfig {
 };
 
 struct LoadedModel {
-  ModelConfig config;
+  ModelConfig config = {};
   Blt blt{nullptr};
   EntropyModel entropy_model{nullptr};  // null where the directory has none
 };

@@ -23,10 +23,10 @@ struct BltConfig {
   int64_t window = 512;
   int64_t cross_attn_k = 2;
   bool tie_embeddings = false;
-  NgramConfig ngram;
-  LocalEncoderConfig local_encoder;
-  LatentTransformerConfig latent_transformer;
-  LocalDecoderConfig local_decoder;
+  NgramConfig ngram = {};
+  LocalEncoderConfig local_encoder = {};
+  LatentTransformerConfig latent_transformer = {};
+  LocalDecoderConfig local_decoder = {};
 
   static void fields(auto& self, auto&& field) {
     field("local_dim", self.local_dim, "Width of byte states, in the encoder and the decoder.", at_least(2));

@@ -24,7 +24,7 @@ struct EntropyModelConfig : TransformerConfig {
   }
   int64_t dim = 768;
   int64_t window = 512;
-  NgramConfig ngram;
+  NgramConfig ngram = {};
 
   static void fields(auto& self, auto&& field) {
     field("dim", self.dim, "Width of the byte states.", at_least(2));
@@ -50,7 +50,7 @@ class EntropyModelImpl : public torch::nn::Module {
   struct Scores {
     at::Tensor
         entropy;  // [T] float32, nats: the uncertainty about the id that comes next (equation 1 of the paper)
-    at::Tensor nll;  // [T] float32, nats: -log p(target); 0 where targets are kIgnore
+    at::Tensor nll = {};  // [T] float32, nats: -log p(target); 0 where targets are kIgnore
   };
   // Only for a frozen model (blt::freeze): then a document's scores do not depend, bit for bit, on what it is
   // packed with, nor on the number of threads. Throws c10::Error otherwise.

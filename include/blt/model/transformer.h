@@ -22,13 +22,13 @@ namespace blt {
 struct TransformerConfig {
   int64_t layers = 1;
   int64_t heads = 12;
-  std::optional<int64_t> kv_heads;
-  std::optional<int64_t> ffn_dim;
+  std::optional<int64_t> kv_heads = {};
+  std::optional<int64_t> ffn_dim = {};
   double rope_theta = 500000.0;
   double norm_eps = 1e-5;
   double dropout = 0.0;
   InitStdFactor init_std_factor = InitStdFactor::kDisabled;
-  std::optional<double> init_base_std;
+  std::optional<double> init_base_std = {};
 
   static void fields(auto& self, auto&& field) {
     field("layers", self.layers, "Transformer layers.", at_least(1));
@@ -92,7 +92,7 @@ class AttentionStore {
 struct AttentionContext {
   Segments documents;               // rows into documents: who may see whom
   int64_t window = 0;               // 0: everything before
-  at::Tensor positions;             // [N] int32: place in the document
+  at::Tensor positions = {};        // [N] int32: place in the document
   at::Tensor cos, sin;              // rotary tables
   AttentionStore* store = nullptr;  // null: rows see the rows of their document in this step alone
 };

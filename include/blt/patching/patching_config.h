@@ -34,9 +34,9 @@ struct SpacePatching {
 // A patch starts where the entropy of the next byte is high (section 2.3).
 struct EntropyPatching {
   static constexpr std::string_view kKind = "entropy";
-  std::optional<double> threshold;
-  std::optional<double> mean_patch_bytes;
-  std::optional<double> threshold_add;
+  std::optional<double> threshold = {};
+  std::optional<double> mean_patch_bytes = {};
+  std::optional<double> threshold_add = {};
   bool monotonic = false;
   bool reset_at_newline = false;
   static void fields(auto& self, auto&& field) {
@@ -68,8 +68,8 @@ struct TopKPatching {
 };
 
 struct PatchingConfig {
-  std::variant<EntropyPatching, StaticPatching, BytePatching, SpacePatching, TopKPatching> rule;
-  std::optional<int64_t> max_patch_length;
+  std::variant<EntropyPatching, StaticPatching, BytePatching, SpacePatching, TopKPatching> rule = {};
+  std::optional<int64_t> max_patch_length = {};
 
   static void fields(auto& self, auto&& field) {
     field("rule", self.rule, "What ends a patch.");

@@ -32,9 +32,9 @@ struct EnumNames<TableUpdate> {
 
 // Settings of the parameters whose names match a pattern.
 struct ParameterGroup {
-  std::string pattern;
+  std::string pattern = {};
   double learning_rate_scale = 1.0;
-  std::optional<double> weight_decay;
+  std::optional<double> weight_decay = {};
   bool frozen = false;
 
   static void fields(auto& self, auto&& field) {
@@ -55,7 +55,7 @@ struct AdamWConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   TableUpdate table_update = TableUpdate::kExact;
-  std::vector<ParameterGroup> groups;
+  std::vector<ParameterGroup> groups = {};
 
   static void fields(auto& self, auto&& field) {
     field("learning_rate", self.learning_rate, "Peak learning rate per step.", at_least(0));
@@ -96,7 +96,7 @@ class AdamW {
  private:
   struct State {
     at::Tensor exp_avg, exp_avg_sq;
-    at::Tensor step;  // [] float32: steps taken by this parameter
+    at::Tensor step = {};  // [] float32: steps taken by this parameter
   };
   State& state_of(const std::string& name, const at::Tensor& parameter);
 

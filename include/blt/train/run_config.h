@@ -19,7 +19,7 @@ namespace blt {
 // An entropy model that is there already.
 struct GivenEntropyModel {
   static constexpr std::string_view kKind = "directory";
-  std::filesystem::path path;
+  std::filesystem::path path = {};
 
   static void fields(auto& self, auto&& field) {
     field("path", self.path, "A model directory: an entropy model alone, or a BLT with one inside.");
@@ -30,10 +30,10 @@ struct GivenEntropyModel {
 // An entropy model that is trained first.
 struct TrainedEntropyModel {
   static constexpr std::string_view kKind = "train";
-  EntropyModelConfig model;
-  TrainConfig train;
-  std::optional<int64_t> sequence_bytes;
-  std::optional<int64_t> batch_bytes;
+  EntropyModelConfig model = {};
+  TrainConfig train = {};
+  std::optional<int64_t> sequence_bytes = {};
+  std::optional<int64_t> batch_bytes = {};
 
   static void fields(auto& self, auto&& field) {
     field("model", self.model, "The entropy model's shape.");
@@ -47,10 +47,10 @@ struct TrainedEntropyModel {
 // What a run is besides its models. A checkpoint keeps it as run.yaml, beside config.json, which is the only description of the
 // model there.
 struct RunSettings {
-  std::filesystem::path output;
+  std::filesystem::path output = {};
   int64_t seed = 1;
-  DataConfig data;
-  TrainConfig train;
+  DataConfig data = {};
+  TrainConfig train = {};
 
   static void fields(auto& self, auto&& field) {
     field("output", self.output,
@@ -63,9 +63,9 @@ struct RunSettings {
 };
 
 struct RunConfig : RunSettings {
-  std::optional<std::variant<GivenEntropyModel, TrainedEntropyModel>> entropy_model;
-  PatchingConfig patching;
-  std::optional<BltConfig> model;
+  std::optional<std::variant<GivenEntropyModel, TrainedEntropyModel>> entropy_model = {};
+  PatchingConfig patching = {};
+  std::optional<BltConfig> model = {};
 
   static void fields(auto& self, auto&& field) {
     RunSettings::fields(self, field);

@@ -38,8 +38,8 @@ struct TrainConfig {
   int64_t accumulate = 1;
   double max_grad_norm = 1.0;
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
-  AdamWConfig optimizer;
-  ScheduleConfig schedule;
+  AdamWConfig optimizer = {};
+  ScheduleConfig schedule = {};
   int64_t log_every = 10;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 0;
@@ -67,7 +67,7 @@ struct TrainConfig {
 
 // A module, and how it turns a batch into [T, V] logits.
 struct TrainableModel {
-  std::shared_ptr<torch::nn::Module> module;
+  std::shared_ptr<torch::nn::Module> module = {};
   std::function<at::Tensor(const Batch&)> forward;
 };
 // From a module that has forward(const Batch&): trainable(blt), trainable(entropy_model).
@@ -79,7 +79,7 @@ TrainableModel trainable(const torch::nn::ModuleHolder<Impl>& holder) {
 // Everything the loop is given; each part can be a user's own.
 struct TrainerParts {
   TrainableModel model;
-  std::unique_ptr<Stage<Batch>> train;  // never ends, or has enough batches for all steps
+  std::unique_ptr<Stage<Batch>> train = {};  // never ends, or has enough batches for all steps
   std::function<std::unique_ptr<Stage<Batch>>()>
       valid;  // a fresh pass over the held-out batches; may be empty
   Loss loss = next_id_loss;
@@ -94,8 +94,8 @@ struct TrainerParts {
 
 // What one step did. Tensors stay on the device until somebody looks.
 struct StepStats {
-  at::Tensor loss;      // [] per target, nats
-  at::Tensor byte_nll;  // [] summed, nats; undefined when the loss does not say
+  at::Tensor loss = {};      // [] per target, nats
+  at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
   ClipResult clip;
   int64_t bytes = 0;  // byte targets
 };
