@@ -13,6 +13,7 @@ macro(blt_package name debian)  # blt_package(fmt libfmt-dev [download arguments
   endif()
 endmacro()
 
+set(SPDLOG_FMT_EXTERNAL ON)  # of a downloaded spdlog: one fmt in the process
 blt_package(fmt libfmt-dev URL https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz)
 blt_package(spdlog libspdlog-dev URL https://github.com/gabime/spdlog/archive/refs/tags/v1.12.0.tar.gz)
 blt_package(yaml-cpp libyaml-cpp-dev URL https://github.com/jbeder/yaml-cpp/archive/refs/tags/0.8.0.tar.gz)
@@ -35,7 +36,11 @@ target_link_libraries(blt_zstd INTERFACE ${BLT_ZSTD_LIBRARY})
 # link blt_fmt look in this folder of links first.
 add_library(blt_fmt INTERFACE)
 foreach(package fmt spdlog)
-  get_target_property(_include ${package}::${package} INTERFACE_INCLUDE_DIRECTORIES)
+  if(${package}_SOURCE_DIR)  # downloaded
+    set(_include ${${package}_SOURCE_DIR}/include)
+  else()
+    get_target_property(_include ${package}::${package} INTERFACE_INCLUDE_DIRECTORIES)
+  endif()
   if(NOT _include)
     set(_include /usr/include)
   endif()

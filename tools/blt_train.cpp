@@ -16,7 +16,9 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
 
   static void fields(auto& self, auto&& field) {
     ConfigOptions::fields(self, field);
-    field("init", self.init, "A model directory to start from: fine-tuning. It brings the model's shape.");
+    field("init", self.init,
+          "A model directory to start from: fine-tuning. It brings the model's shape, and its patching where "
+          "the config has none.");
     field("resume", self.resume,
           "auto: go on from the newest whole checkpoint in the output folder, or start where there is none. "
           "Else: a "

@@ -44,13 +44,18 @@ struct Models {
   Blt blt{nullptr};
 };
 
-void write_settings(const fs::path& folder, const RunSettings& settings) {
-  write_file(
-      folder / "run.yaml",
-      "# The run that made this model, whose shape and patching are in config.json. To go on from it:\n"
-      "# blt_train run.yaml --init FOLDER output=…\n" +
-          to_yaml(settings));
+void write_settings(const fs::path& folder, const RunSettings& settings, const std::string& comment) {
+  write_file(folder / "run.yaml", comment + to_yaml(settings));
 }
+
+constexpr const char* kEntropyModelComment =
+    "# The run that made this entropy model, whose shape is in config.json.\n";
+constexpr const char* kModelComment =
+    "# The run that made this model, whose shape and patching are in config.json. To go on from it:\n"
+    "# blt_train run.yaml --init FOLDER output=…\n";
+
+// Whether the config says how bytes become patches.
+bool says_patching(const RunConfig& config) { return to_yaml(config.patching) != to_yaml(PatchingConfig()); }
 
 // The run as the entropy model's stage sees it.
 RunSettings entropy_settings(const RunConfig& config) {
@@ -70,13 +75,13 @@ Models make_models(RunConfig& config, const std::optional<fs::path>& init) {
     if (config.model || config.entropy_model)
       throw Error(fmt::format(
           "--init {}: a Byte Latent Transformer brings its shape and its entropy model; remove `model` and "
-          "`entropy_model` from the config",
+          "`entropy_model` from the config, or say model=null entropy_model=null",
           init->string()));
     LoadedModel loaded = load_model(*init);
     models.blt = loaded.blt;
     models.entropy_model = loaded.entropy_model;
     config.model = loaded.config.blt;
-    config.patching = loaded.config.patching;
+    if (!says_patching(config)) config.patching = loaded.config.patching;
     return models;
   }
   if (config.entropy_model) {
@@ -208,7 +213,7 @@ Trainer::Outcome train_entropy_model(const RunSettings& settings, EntropyModel m
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
   parts.save = [&settings, model](const fs::path& folder) {
     save_entropy_model(folder, model);
-    write_settings(folder, settings);
+    write_settings(folder, settings, kEntropyModelComment);
   };
   return train(settings.train, std::move(parts), checkpoint, check);
 }
@@ -267,7 +272,7 @@ Trainer::Outcome train_blt(RunConfig& config, const Models& models, const CostCo
     save_model(folder, {.config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
                         .blt = models.blt,
                         .entropy_model = models.entropy_model});
-    write_settings(folder, config);
+    write_settings(folder, config, kModelComment);
   };
   return train(config.train, std::move(parts), checkpoint, check);
 }

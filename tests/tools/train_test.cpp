@@ -115,6 +115,12 @@ TEST_F(BltTrain, GoesOnFromAModel) {
   expect_error(config("third", {kData, "patching: {rule: {kind: space}}\n", kModel, kTrain}) + " --init " +
                    file("runs/first/latest"),
                {"--init", "remove `model`"});
+  // The model's patching stays unless the config says another.
+  EXPECT_NE(content_of(folder_ / "runs/second/latest/config.json").find("\"patching_threshold\""),
+            std::string::npos);
+  train(config("fourth", {kData, kTrain, "patching: {rule: {kind: space}}\n"}) + " --init " +
+        file("runs/first/latest"));
+  EXPECT_NE(content_of(folder_ / "runs/fourth/latest/config.json").find("space"), std::string::npos);
 }
 
 TEST_F(BltTrain, RepeatsItsNumbers) {
@@ -164,6 +170,37 @@ TEST_F(BltTrain, RefusesAnEntropyModelThatIsNotThere) {
   expect_error(config("blt", {kData, kPatching, kModel, kTrain}) +
                    " entropy_model.kind=directory entropy_model.path=" + file("nowhere"),
                {"nowhere"});
+}
+
+TEST_F(BltTrain, RefusesDamagedModels) {
+  train(config("whole", {kData, kEntropyModel, kPatching, kModel, kTrain}));
+  const std::string whole = content_of(folder_ / "runs/whole/latest/model.safetensors");
+  const std::string settings = content_of(folder_ / "runs/whole/latest/config.json");
+  const std::string start = config("start", {kData, kTrain}) + " --init " + file("damaged");
+  const std::string given = config("given", {kData, kPatching, kModel, kTrain}) +
+                            " entropy_model.kind=directory entropy_model.path=" + file("damaged");
+  const auto expect_both = [&](const std::string& weights, const std::string& config_json,
+                               const std::string& said) {
+    write_content(folder_ / "damaged/model.safetensors", weights);
+    write_content(folder_ / "damaged/config.json", config_json);
+    expect_error(start, {said});
+    expect_error(given, {said});
+  };
+  expect_both(whole.substr(0, whole.size() - 1), settings, "model.safetensors");
+  expect_both(whole.substr(0, 20), settings, "model.safetensors");
+  expect_both("", settings, "model.safetensors");
+  expect_both(whole, settings.substr(0, settings.size() / 2), "config.json");
+  // Names of the same length: one tensor is missing, and another is not known.
+  std::string renamed = whole;
+  const std::string name = "model.patcher.norm.weight";
+  renamed.replace(renamed.find(name), name.size(), "model.patcher.norm.weighs");
+  expect_both(renamed, settings, name);
+  // A shape of as many elements.
+  std::string reshaped = whole;
+  const std::string matrix = "model.patcher.layers.0.self_attn.q_proj.weight";
+  const std::string shape = "[16,16]";
+  reshaped.replace(reshaped.find(shape, reshaped.find(matrix)), shape.size(), "[ 8,32]");
+  expect_both(reshaped, settings, matrix);
 }
 
 TEST_F(BltTrain, NeverWritesOverAnotherRun) {

@@ -12,12 +12,11 @@
 //       field("json", self.json, "Print one JSON object.");
 //     }
 //     static constexpr blt::Positional kPositional[] = {{"model", "MODEL_DIR"}};   // optional
-//     static constexpr std::string_view kRequired[] = {"data"};                    // optional; positionals
-//     need not be listed
+//     static constexpr std::string_view kRequired[] = {"data"};  // optional; without positionals
 //   };
 //   int main(int argc, char** argv) {
-//     return blt::tool<Options>("blt_eval", "Measures bits per byte.", argc, argv, [](const Options& options)
-//     { … });
+//     return blt::tool<Options>("blt_eval", "Measures bits per byte.", argc, argv,
+//                               [](const Options& options) { … });
 //   }
 #pragma once
 

@@ -48,9 +48,10 @@ class EntropyModelImpl : public torch::nn::Module {
 
   // What the model knows about each next byte, without gradients.
   struct Scores {
-    at::Tensor
-        entropy;  // [T] float32, nats: the uncertainty about the id that comes next (equation 1 of the paper)
-    at::Tensor nll = {};  // [T] float32, nats: -log p(target); 0 where targets are kIgnore
+    // [T] float32, nats: the uncertainty about the id that comes next (equation 1 of the paper).
+    at::Tensor entropy = {};
+    // [T] float32, nats: -log p(target); 0 where targets are kIgnore.
+    at::Tensor nll = {};
   };
   // Only for a frozen model (blt::freeze): then a document's scores do not depend, bit for bit, on what it is
   // packed with, nor on the number of threads. Throws c10::Error otherwise.

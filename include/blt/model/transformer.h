@@ -41,7 +41,10 @@ struct TransformerConfig {
           at_least(1));
     field("rope_theta", self.rope_theta, "Base of the rotary position embeddings.", above(0));
     field("norm_eps", self.norm_eps, "Added to the mean square before the root in RMSNorm.", above(0));
-    field("dropout", self.dropout, "Probability of dropping a unit of a layer's two residual branches.",
+    field("dropout", self.dropout,
+          "Probability of dropping a unit of a layer's two residual branches (and of what enters the first "
+          "layer, in "
+          "models that read bytes).",
           between(0, 0.999));
     field("init_std_factor", self.init_std_factor,
           "What divides the standard deviation of the initial matrices.");

@@ -5,9 +5,10 @@
 // and generation, and both agree by construction. A user's own patcher is a few lines (`last` is copied anew
 // for every sequence):
 //
-//   auto lines = rule_patcher([](int32_t id) { return id == '\n' + kByteOffset; });           // a patch ends
-//   at each newline auto jumps = rule_patcher([last = 0.f](int32_t, float entropy) mutable { // reads
-//   entropies
+//   // A patch ends at each newline.
+//   auto lines = rule_patcher([](int32_t id) { return id == '\n' + kByteOffset; });
+//   // A patch starts where the entropy doubles.
+//   auto jumps = rule_patcher([last = 0.f](int32_t, float entropy) mutable {
 //     return entropy > 2 * std::exchange(last, entropy);
 //   });
 #pragma once

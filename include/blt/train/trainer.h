@@ -78,17 +78,18 @@ TrainableModel trainable(const torch::nn::ModuleHolder<Impl>& holder) {
 
 // Everything the loop is given; each part can be a user's own.
 struct TrainerParts {
-  TrainableModel model;
-  std::unique_ptr<Stage<Batch>> train = {};  // never ends, or has enough batches for all steps
-  std::function<std::unique_ptr<Stage<Batch>>()>
-      valid;  // a fresh pass over the held-out batches; may be empty
+  TrainableModel model = {};
+  // Never ends, or has enough batches for all steps.
+  std::unique_ptr<Stage<Batch>> train = {};
+  // A fresh pass over the held-out batches; may be empty.
+  std::function<std::unique_ptr<Stage<Batch>>()> valid = {};
   Loss loss = next_id_loss;
-  std::function<void(const std::filesystem::path&)>
-      save;  // fills an empty folder with a model directory; may be empty
-  std::filesystem::path
-      output;        // checkpoints go to output/step_00001000; `latest` points at the newest, `best` at
-                     // the best by validation. Empty: nothing is written
-  int64_t seed = 1;  // of dropout
+  // Fills an empty folder with a model directory; may be empty.
+  std::function<void(const std::filesystem::path&)> save = {};
+  // Checkpoints go to output/step_00001000; `latest` points at the newest, `best` at the best by validation.
+  // Empty: nothing is written.
+  std::filesystem::path output = {};
+  int64_t seed = 1;             // of dropout
   double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
 };
 
