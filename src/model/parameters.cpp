@@ -1,7 +1,7 @@
 #include "blt/model/parameters.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <c10/core/InferenceMode.h>
 
 #include <cmath>
 
