@@ -21,6 +21,7 @@
 
 #include "bench/shapes.h"
 #include "bench/timing.h"
+#include "blt/base/memory.h"
 #include "blt/model/blt.h"
 #include "blt/ops/ngram_embedding.h"
 #include "blt/ops/segment_attention.h"
@@ -59,6 +60,11 @@ Pass attention(const Segments& queries, const Segments& keys) {
 
 std::vector<Subject> subjects() {
   std::vector<Subject> list;
+  // What memory itself costs when 1,024 bytes' worth fits the caches and 65,536 bytes' worth does not.
+  list.push_back({"twice x, for comparison", [](int64_t bytes) -> Pass {
+                    const at::Tensor x = leaf({bytes, kChannels});
+                    return [=] { differentiate(x * 2, {x}); };
+                  }});
   list.push_back({"window_attention", [](int64_t bytes) -> Pass {
                     std::vector<at::Tensor> in;
                     for (int i = 0; i < 3; ++i) in.push_back(leaf({bytes, kHeads, kWidth}));
@@ -155,6 +161,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "threads")->check(CLI::PositiveNumber);
   app.add_flag("--json", json, "one JSON object instead of tables");
   CLI11_PARSE(app, argc, argv);
+  blt::keep_freed_memory();
   at::set_num_threads(threads);
   at::manual_seed(0);
   nlohmann::json all;
