@@ -2,10 +2,13 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "bench/shapes.h"
 #include "blt/base/files.h"
 #include "blt/base/tool.h"
 #include "blt/generate/generator.h"
@@ -15,8 +18,10 @@ namespace blt {
 namespace {
 
 struct Options {
-  std::filesystem::path model;
-  std::filesystem::path text;
+  std::optional<std::filesystem::path> model;
+  std::optional<std::string> shape;
+  std::optional<std::filesystem::path> text;
+  std::optional<int64_t> patch_bytes;
   int64_t prompt_ids = 128;
   int64_t max_bytes = 128;
   int64_t repeats = 5;
@@ -24,7 +29,13 @@ struct Options {
 
   static void fields(auto& self, auto&& field) {
     field("model", self.model, "The directory of a Byte Latent Transformer.");
-    field("text", self.text, "A file that prompts are cut from; repeated where it is too short.");
+    field("shape", self.shape,
+          "Instead: a random model of this shape, small or tiny, in patches of 4 bytes.");
+    field("patch_bytes", self.patch_bytes,
+          "Patches of this many bytes, whatever the entropies say (they are computed all the same).",
+          at_least(1));
+    field("text", self.text,
+          "A file that prompts are cut from, repeated where it is too short. Default: some English.");
     field("prompt_ids", self.prompt_ids, "Ids of the prompt, the BOS included.", at_least(1));
     field("max_bytes", self.max_bytes, "Ids to generate.", at_least(1));
     field("follow_text", self.follow_text,
@@ -33,25 +44,44 @@ struct Options {
     field("repeats", self.repeats, "How often, after one run that is not counted.", at_least(1));
   }
   static constexpr Positional kPositional[] = {{"model", "MODEL_DIR"}};
-  static constexpr std::string_view kRequired[] = {"text"};
+  void validate(Errors& errors) const {
+    if (model.has_value() == shape.has_value()) errors.add("model", "give MODEL_DIR or --shape");
+    if (shape && *shape != "small" && *shape != "tiny") errors.add("shape", "is small or tiny");
+  }
 };
 
 double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void run(const Options& options) {
-  const LoadedModel loaded = load_model(options.model);
-  Blt blt = loaded.blt;
-  blt->eval();
-  freeze(*blt);
-  EntropyModel entropy_model = loaded.entropy_model;
-  if (!entropy_model.is_empty()) {
-    entropy_model->eval();
-    freeze(*entropy_model);
+// Reads entropies as a model's rule does, and then ends patches by their length alone.
+std::shared_ptr<const Patcher> patches_of(int64_t bytes) {
+  return rule_patcher([bytes, count = int64_t{0}](int32_t, float) mutable { return ++count % bytes == 0; });
+}
+
+Generator make_generator(const Options& options) {
+  Blt blt{nullptr};
+  EntropyModel entropy_model{nullptr};
+  std::shared_ptr<const Patcher> patcher;
+  if (options.shape) {
+    blt = Blt(bench::shape(*options.shape));
+    entropy_model = EntropyModel(bench::entropy_shape(*options.shape));
+    patcher = patches_of(4);
+  } else {
+    const LoadedModel loaded = load_model(*options.model);
+    blt = loaded.blt;
+    entropy_model = loaded.entropy_model;
+    patcher = make_patcher(loaded.config.patching);
   }
-  const Generator generator(blt, entropy_model, make_patcher(loaded.config.patching));
-  const std::string text = read_file(options.text);
+  if (options.patch_bytes) patcher = patches_of(*options.patch_bytes);
+  freeze(*blt);
+  if (!entropy_model.is_empty()) freeze(*entropy_model);
+  return Generator(blt, entropy_model, patcher);
+}
+
+void run(const Options& options) {
+  const Generator generator = make_generator(options);
+  const std::string text = options.text ? read_file(*options.text) : bench::kText;
   std::string prompt;
   while (static_cast<int64_t>(prompt.size()) + 1 < options.prompt_ids + options.max_bytes) prompt += text;
   const std::vector<int32_t> follow = ids_of(prompt.substr(options.prompt_ids - 1));

@@ -69,6 +69,17 @@ BltConfig shape(std::string_view name) {
                  .rows = 5000});
 }
 
+EntropyModelConfig entropy_shape(std::string_view name) {
+  const BltConfig model = shape(name);
+  EntropyModelConfig result;
+  result.dim = model.local_dim;
+  result.window = model.window;
+  result.layers = name == "small" ? 4 : 2;
+  result.heads = model.local_encoder.heads;
+  result.ffn_dim = model.local_encoder.ffn_dim;
+  return result;
+}
+
 Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_patch) {
   TORCH_CHECK(!text.empty() && rows >= 1 && bytes >= 3 && mean_patch >= 1,
               "needs some text, a row, 3 bytes in it, and patches of at least a byte");

@@ -7,11 +7,14 @@
 
 #include "blt/batch.h"
 #include "blt/model/blt.h"
+#include "blt/model/entropy_model.h"
 
 namespace blt::bench {
 
 // "small" (103 M parameters, 77 M of them n-gram tables) or "tiny". Throws c10::Error for another name.
 BltConfig shape(std::string_view name);
+// The entropy model that goes with it.
+EntropyModelConfig entropy_shape(std::string_view name);
 
 // `text` over and over, cut into `rows` sequences of `bytes` ids each, the first of which becomes BOS. Patches start at 0, at 1, and
 // then anywhere with probability 1 / mean_patch; every row keeps as many as the row with the fewest. The same random numbers as
