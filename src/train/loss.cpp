@@ -1,7 +1,6 @@
 #include "blt/train/loss.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/where.h>
 
 #include "blt/ops/cross_entropy.h"
 
