@@ -78,6 +78,8 @@ std::vector<TextPatch> cut(const Sequence& sequence, int64_t offset, const Rule&
 }
 
 void run(const PatchOptions& options) {
+  if (std::filesystem::is_directory(options.file()))
+    throw Error(options.file().string() + ": is a folder; name one file");
   SourceConfig source;
   source.paths = {options.file()};
   source.format = DocumentFormat::kText;

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "blt/base/log.h"
 #include "blt/base/signals.h"
 #include "blt/base/tool.h"
 #include "blt/train/run.h"
@@ -38,6 +39,8 @@ int main(int argc, char** argv) {
         blt::catch_stop_signals();
         const auto outcome =
             blt::run(config, {.init = options.init, .resume = options.resume, .check = options.check});
-        return outcome == blt::Trainer::Outcome::kStopped ? blt::kStopped : blt::kDone;
+        if (outcome == blt::Trainer::Outcome::kFinished) return blt::kDone;
+        blt::log_info("stopped; go on with --resume auto");
+        return blt::kStopped;
       });
 }

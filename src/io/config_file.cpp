@@ -76,12 +76,23 @@ auto read_transformers(const std::string& text, const std::string& name, Read re
   return config;
 }
 
+// What is wrong with a path where a model directory should be.
+std::string why_no_model(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(folder, ignored)) return ": there is no such model directory";
+  if (!std::filesystem::is_directory(folder, ignored)) return ": is a file, not a model directory";
+  std::string why = ": is no model directory: it has no config.json";
+  if (std::filesystem::exists(folder / "latest" / "config.json", ignored))
+    why += " (did you mean " + (folder / "latest").string() + "?)";
+  return why;
+}
+
 }  // namespace
 
 ConfigFile::ConfigFile(const std::filesystem::path& folder) : name_((folder / "config.json").string()) {
   std::error_code error;  // other reasons than absence are read_file's to tell
   if (std::filesystem::status(folder / "config.json", error).type() == std::filesystem::file_type::not_found)
-    throw Error(folder.string() + ": is no model directory: it has no config.json");
+    throw Error(folder.string() + why_no_model(folder));
   text_ = read_file(folder / "config.json");
   const json root = parse_json(text_, name_);
   if (!root.is_object()) throw Error(name_ + ": is no JSON object");

@@ -54,8 +54,12 @@ constexpr const char* kModelComment =
     "# The run that made this model, whose shape and patching are in config.json. To go on from it:\n"
     "# blt_train run.yaml --init FOLDER output=…\n";
 
-// Whether the config says how bytes become patches.
-bool says_patching(const RunConfig& config) { return to_yaml(config.patching) != to_yaml(PatchingConfig()); }
+// Whether the config asks for other patches than those that a model was trained on: an entropy rule without a threshold leaves it to
+// the model.
+bool wants_other_patches(const PatchingConfig& config, const PatchingConfig& of_model) {
+  const auto* rule = std::get_if<EntropyPatching>(&config.rule);
+  return (rule == nullptr || rule->threshold) && to_yaml(config) != to_yaml(of_model);
+}
 
 // The run as the entropy model's stage sees it.
 RunSettings entropy_settings(const RunConfig& config) {
@@ -81,7 +85,10 @@ Models make_models(RunConfig& config, const std::optional<fs::path>& init) {
     models.blt = loaded.blt;
     models.entropy_model = loaded.entropy_model;
     config.model = loaded.config.blt;
-    if (!says_patching(config)) config.patching = loaded.config.patching;
+    if (wants_other_patches(config.patching, loaded.config.patching))
+      log_info("patching: the config's, not that of the model to start from");
+    else
+      config.patching = loaded.config.patching;
     return models;
   }
   if (config.entropy_model) {
@@ -221,6 +228,7 @@ Trainer::Outcome train_entropy_model(const RunSettings& settings, EntropyModel m
 void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sample_bytes) {
   auto* rule = std::get_if<EntropyPatching>(&config.patching.rule);
   if (rule == nullptr || rule->threshold) return;
+  log_info("finding the patching threshold on a sample of the training text");
   const Calibration result = calibrate_on(config.data, config.patching, entropies, sample_bytes);
   rule->threshold = result.threshold;
   rule->mean_patch_bytes.reset();  // it was the question; a rule has the one or the other

@@ -14,6 +14,7 @@
 
 #include "blt/base/error.h"
 #include "blt/base/files.h"
+#include "blt/base/log.h"
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
 #include "blt/eval/bits_per_byte.h"
@@ -57,6 +58,8 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
 Trainer::Outcome Trainer::run() {
   Progress progress(config_, parts_, step_);
   if (!parts_.output.empty()) tidy_checkpoints(parts_.output, saved_step_, keep_policy());
+  if (step_ >= config_.steps)
+    log_info(fmt::format("step {} of {} is done already; ask for more steps to go on", step_, config_.steps));
   while (step_ < config_.steps) {
     const StepStats stats = train_step();
     // From here on, nothing changes the model.

@@ -210,7 +210,9 @@ TEST_F(BltTrainResume, GoesOnWhereverItIsKilled) {
     std::this_thread::sleep_for(std::chrono::milliseconds((random >> 33) % 300));
     kill(process, SIGKILL);
     const int status = wait_for(process);
-    if (!WIFSIGNALED(status)) EXPECT_EQ(WEXITSTATUS(status), 0) << content_of(file("log"));
+    if (!WIFSIGNALED(status)) {
+      EXPECT_EQ(WEXITSTATUS(status), 0) << content_of(file("log"));
+    }
   }
   const ToolResult last = run("blt_train", arguments);
   ASSERT_EQ(last.exit_code, 0) << last.err;
@@ -252,8 +254,6 @@ TEST_F(BltTrainResume, AFullDiskLeavesTheLastCheckpointWhole) {
   EXPECT_EQ(snapshot(folder_ / "out/step_00000004"), before);
   expect_no_leftovers(folder_ / "out");
   EXPECT_EQ(train("out", "train.steps=8 --resume auto").exit_code, 0);
-  ASSERT_EQ(train("whole", "train.steps=8").exit_code, 0);
-  // (The threshold is the same, the schedule too: warm-up 2, then stable until the last half.)
   EXPECT_TRUE(fs::exists(folder_ / "out/step_00000008/trainer_state.json"));
 }
 

@@ -62,12 +62,15 @@ TEST(ConfigFiles, ThePapersSizesAreWhatTheirNamesSay) {
 
 TEST(ConfigFields, AllHaveAReader) {
   // The sources, without the lists of fields themselves (which name each field as `self.name`).
-  std::string code;
+  std::string code, sources;
   for (const char* folder : {"src", "include", "tools"})
     for (const auto& entry : std::filesystem::recursive_directory_iterator(kRoot / folder))
-      if (entry.path().extension() == ".cpp" || entry.path().extension() == ".h")
-        code += read_file(entry.path());
-  code = std::regex_replace(code, std::regex(R"(\bself\.\w+)"), "");
+      if (entry.path().extension() == ".cpp" || entry.path().extension() == ".h") {
+        std::string text = read_file(entry.path());
+        text = std::regex_replace(text, std::regex(R"(//[^\n]*|"[^"\n]*"|\bself\.\w+)"), "");
+        code += text;
+        if (entry.path().extension() == ".cpp") sources += text;
+      }
   std::set<std::string> names;
   for (const FieldDoc& field : describe<RunConfig>()) {
     std::string name = field.path.substr(field.path.find_last_of('.') + 1);
@@ -76,8 +79,11 @@ TEST(ConfigFields, AllHaveAReader) {
   }
   ASSERT_GT(names.size(), 30U);
   names.erase("kind");  // says which section of a variant it is
+  // A member of something, or of the section itself, which only its own functions name like that.
   for (const std::string& name : names)
-    EXPECT_TRUE(std::regex_search(code, std::regex(R"((\.|->|\b))" + name + R"(\b(?!,? *"))"))) << name;
+    EXPECT_TRUE(std::regex_search(code, std::regex(R"((\.|->))" + name + R"(\b)")) ||
+                std::regex_search(sources, std::regex(R"(\b)" + name + R"(\b)")))
+        << name;
 }
 
 TEST(RunConfig, ReportsAllMistakesAtOnceWithTheirLines) {

@@ -11,7 +11,7 @@
 namespace blt {
 
 struct RunOptions {
-  // A model directory to start from (fine-tuning). A BLT's brings its shape, its entropy model and, where the config does not say another, its patching; the config then
+  // A model directory to start from (fine-tuning). A BLT's brings its shape, its entropy model and, where the config does not say another rule or threshold, its patching; the config then
   // has no `model` and no `entropy_model`. An entropy model's brings its shape and initialises the entropy model that is trained.
   std::optional<std::filesystem::path> init;
   // "auto": go on from the newest whole checkpoint in config.output, or start there when it has none. Else: go on from this checkpoint.
