@@ -17,9 +17,10 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
 
   static void fields(auto& self, auto&& field) {
     ConfigOptions::fields(self, field);
-    field("init", self.init,
-          "A model directory to start from: fine-tuning. It brings the model's shape, and its patching where "
-          "the config has none.");
+    field(
+        "init", self.init,
+        "A model directory to start from: fine-tuning. It brings the model's shape, and its patching unless "
+        "the config names another rule or threshold.");
     field("resume", self.resume,
           "auto: go on from the newest whole checkpoint in the output folder, or start where there is none. "
           "Else: a "
