@@ -18,7 +18,7 @@ inline at::Tensor ready(const at::Tensor& x, at::ScalarType type) { return x.to(
 // run(T()) with T float or double.
 template <class Run>
 void with_type(at::ScalarType type, const Run& run) {
-  if (type == at::kDouble)
+  if (type == at::kDouble)  // NOLINT(bugprone-branch-clone): the types differ
     run(double());
   else
     run(float());
