@@ -2,7 +2,6 @@
 #include <iostream>
 #include <memory>
 #include <optional>
-#include <variant>
 
 #include "blt/base/tool.h"
 #include "blt/data/documents.h"
@@ -37,9 +36,8 @@ EvaluatedModel load(const std::filesystem::path& folder, at::Device device) {
   model.forward = [blt](const Batch& batch) mutable { return blt->forward(batch); };
   model.patcher = make_patcher(loaded.config.patching);
   if (!loaded.entropy_model.is_empty()) {
-    const auto* rule = std::get_if<EntropyPatching>(&loaded.config.patching.rule);
     EntropyModelSource::Options how;
-    how.reset_at_newline = rule != nullptr && rule->reset_at_newline;
+    how.reset_at_newline = loaded.config.patching.resets_at_newline();
     model.entropies = std::make_shared<EntropyModelSource>(frozen(loaded.entropy_model, device), how);
   }
   return model;

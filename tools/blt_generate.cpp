@@ -2,7 +2,6 @@
 #include <iostream>
 #include <iterator>
 #include <string>
-#include <variant>
 
 #include "blt/base/error.h"
 #include "blt/base/files.h"
@@ -24,9 +23,7 @@ std::string prompt_of(const GenerateToolOptions& options) {
 }
 
 EntropyModel frozen(EntropyModel model) {
-  if (model.is_empty()) return model;
-  model->eval();
-  freeze(*model);
+  if (!model.is_empty()) freeze(*model);
   return model;
 }
 
@@ -36,11 +33,9 @@ Generator load(const std::filesystem::path& folder) {
   static_cast<void>(patcher->rule());  // refuses rules that look ahead, before weights are read
   const LoadedModel loaded = load_model(folder);
   Blt blt = loaded.blt;
-  blt->eval();
   freeze(*blt);
-  const auto* rule = std::get_if<EntropyPatching>(&loaded.config.patching.rule);
   Generator::Options options;
-  options.reset_at_newline = rule != nullptr && rule->reset_at_newline;
+  options.reset_at_newline = loaded.config.patching.resets_at_newline();
   return Generator(blt, frozen(loaded.entropy_model), patcher, options);
 }
 

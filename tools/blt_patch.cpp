@@ -32,11 +32,10 @@ Rule rule_of_model(const std::filesystem::path& folder) {
   const PatchingConfig config = read_model_config(folder).patching;
   Rule rule{make_patcher(config), nullptr, {.name = folder.string(), .threshold = {}}};
   if (!config.needs_entropies()) return rule;
-  EntropyModelSource::Options how;
-  if (const auto* entropy = std::get_if<EntropyPatching>(&config.rule)) {
-    how.reset_at_newline = entropy->reset_at_newline;
+  if (const auto* entropy = std::get_if<EntropyPatching>(&config.rule))
     if (!entropy->monotonic) rule.info.threshold = entropy->threshold;
-  }
+  EntropyModelSource::Options how;
+  how.reset_at_newline = config.resets_at_newline();
   EntropyModel model = load_entropy_model(folder);
   freeze(*model);
   rule.entropies = std::make_unique<EntropyModelSource>(model, how);

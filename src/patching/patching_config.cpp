@@ -15,4 +15,9 @@ bool PatchingConfig::needs_entropies() const {
   return std::holds_alternative<EntropyPatching>(rule) || std::holds_alternative<TopKPatching>(rule);
 }
 
+bool PatchingConfig::resets_at_newline() const {
+  const auto* entropy = std::get_if<EntropyPatching>(&rule);
+  return entropy != nullptr && entropy->reset_at_newline;
+}
+
 }  // namespace blt

@@ -79,6 +79,8 @@ struct PatchingConfig {
 
   // Whether the rule reads entropies, and so needs an entropy model.
   bool needs_entropies() const;
+  // Whether the entropy model that the rule reads restarts its context after every newline.
+  bool resets_at_newline() const;
 };
 
 }  // namespace blt
