@@ -24,6 +24,7 @@
 #include "blt/base/memory.h"
 #include "op_case.h"
 #include "ops/cross_entropy_cases.h"
+#include "ops/linear_cases.h"
 #include "ops/ngram_embedding_cases.h"
 #include "ops/packed_linear_cases.h"
 #include "ops/rms_norm_cases.h"
@@ -132,6 +133,7 @@ void add_all() {
   add("ngram_embedding", ngram_embedding_bench_cases());
   add("touched_rows", touched_rows_bench_cases());
   add("row_adamw", row_adamw_bench_cases());
+  add("linear", linear_bench_cases());
   add("packed_linear", packed_linear_bench_cases());
   add("rms_norm", rms_norm_bench_cases());
   add("rope", rope_bench_cases());

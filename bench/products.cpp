@@ -1,8 +1,7 @@
 #include "bench/products.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_strided.h>
-#include <ATen/ops/mm.h>
 #include <ATen/record_function.h>
 
 #include <algorithm>
@@ -28,7 +27,7 @@ std::vector<Call> calls;
 
 std::unique_ptr<at::ObserverContext> record(const at::RecordFunction& function) {
   const auto inputs = function.inputs();
-  if (std::string_view(function.name()) == "aten::mm" && inputs.size() >= 2) {
+  if (std::string_view(function.name()) == "blt::product" && inputs.size() >= 2) {
     const std::lock_guard lock(mutex);
     calls.push_back({Layout(inputs[0].toTensor()), Layout(inputs[1].toTensor())});
   }
@@ -52,7 +51,7 @@ Products::Products(const std::function<void()>& run) {
     const size_t place = std::find(seen.begin(), seen.end(), call) - seen.begin();
     if (place == seen.size()) {
       seen.push_back(call);
-      distinct_.push_back({like(call.a), like(call.b), at::empty({call.a.sizes[0], call.b.sizes[1]})});
+      distinct_.push_back({like(call.a), like(call.b)});
     }
     order_.push_back(place);
     flops_ += 2.0 * static_cast<double>(call.a.sizes[0] * call.a.sizes[1] * call.b.sizes[1]);
@@ -60,10 +59,10 @@ Products::Products(const std::function<void()>& run) {
 }
 
 void Products::repeat() {
-  for (const size_t place : order_) {
-    Product& product = distinct_[place];
-    at::mm_out(product.out, product.a, product.b);
-  }
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("blt::product", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&)>();
+  for (const size_t place : order_) op.call(distinct_[place].a, distinct_[place].b);
 }
 
 }  // namespace blt::bench

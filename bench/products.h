@@ -9,7 +9,7 @@
 
 namespace blt::bench {
 
-// The two-dimensional products (aten::mm) that a function made, in order: of linear layers, as no other operator of libblt makes any.
+// The products (blt::product, ops/linear) that a function made, in order.
 class Products {
  public:
   // Calls run() and remembers its products.
@@ -23,7 +23,7 @@ class Products {
 
  private:
   struct Product {
-    at::Tensor a, b, out;
+    at::Tensor a, b;
   };
   std::vector<Product> distinct_;
   std::vector<size_t> order_;  // into distinct_

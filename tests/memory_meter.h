@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <mutex>
+#include <unordered_map>
 #include <utility>
 
 namespace blt {
@@ -48,15 +50,29 @@ class MemoryMeter {
     return value;
   }
 
-  // What a counted block needs to be freed. Lives on its own, as blocks outlive the meter.
+  // What a counted block needs to be freed, by its address: the context of a block is the block itself, as LibTorch's users of raw memory
+  // (oneDNN) ask. Lives on its own, as blocks outlive the meter.
   struct Block {
     c10::DataPtr memory;
-    int64_t size;
+    int64_t size = 0;
   };
-  static void free_block(void* context) {
-    const auto* block = static_cast<Block*>(context);
-    live() -= block->size;
-    delete block;
+  struct Blocks {
+    std::mutex mutex;
+    std::unordered_map<void*, Block> held;
+  };
+  static Blocks& blocks() {
+    static Blocks blocks;
+    return blocks;
+  }
+  static void free_block(void* data) {
+    const std::lock_guard lock(blocks().mutex);
+    const auto block = blocks().held.find(data);
+    if (block == blocks().held.end()) {  // raw memory of before: those who free it ask today's allocator
+      counting().inner->raw_deallocate(data);
+      return;
+    }
+    live() -= block->second.size;
+    blocks().held.erase(block);
   }
 
   struct Counting : c10::Allocator {
@@ -65,13 +81,20 @@ class MemoryMeter {
     c10::DataPtr allocate(size_t size) override {
       c10::DataPtr memory = inner->allocate(size);
       void* const data = memory.get();
+      if (data == nullptr) return memory;
       const auto bytes = static_cast<int64_t>(size);
       const int64_t now = live() += bytes;
       int64_t before = most();
       while (now > before && !most().compare_exchange_weak(before, now)) {
       }
-      return {data, new Block{std::move(memory), bytes}, free_block, c10::Device(c10::DeviceType::CPU)};
+      const std::lock_guard lock(blocks().mutex);
+      Block& block = blocks().held[data];
+      block.memory
+          .release_context();  // what stood here was raw memory that was freed after its meter, by the allocator of then
+      block = {std::move(memory), bytes};
+      return {data, data, free_block, c10::Device(c10::DeviceType::CPU)};
     }
+    c10::DeleterFnPtr raw_deleter() const override { return free_block; }
     void copy_data(void* to, const void* from, size_t size) const override {
       default_copy_data(to, from, size);
     }

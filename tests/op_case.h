@@ -71,6 +71,8 @@ struct OpCase {
   double tolerance = 32;
   double gradient_tolerance = 64;
   bool deterministic = true;  // bit for bit: two runs, and any number of threads
+  bool own_sums =
+      true;  // false where a matrix library sums: in another order for other numbers of threads and other strides
 
   // For the benchmark, with 4-byte elements: what has to be read and written, and arithmetic where that is the
   // bound. backward_*: of the backward pass alone; 0 and 0 where it is not timed.

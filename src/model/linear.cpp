@@ -1,11 +1,11 @@
 #include "blt/model/linear.h"
 
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 
 #include <cmath>
 
 #include "blt/model/parameters.h"
+#include "blt/ops/linear.h"
 #include "blt/ops/rms_norm.h"
 
 namespace blt {
@@ -16,7 +16,7 @@ LinearImpl::LinearImpl(int64_t in, int64_t out, std::optional<double> std) {
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) const {
-  return packed_ ? ops::packed_linear(x, *packed_) : at::linear(x, weight);
+  return packed_ ? ops::packed_linear(x, *packed_) : ops::linear(x, weight);
 }
 
 void LinearImpl::freeze_own() {

@@ -70,7 +70,7 @@ Tensor packed_linear(const Tensor& x, const PackedWeight& weight) {
   TORCH_CHECK(x.device() == weight.panels.device(), "packed_linear: x is on ", x.device(), ", the weight on ",
               weight.panels.device());
   TORCH_CHECK(!(at::GradMode::is_enabled() && x.requires_grad()),
-              "packed_linear: x requires a gradient, but packed_linear is for inference: use at::linear, or "
+              "packed_linear: x requires a gradient, but packed_linear is for inference: use linear, or "
               "a NoGradGuard");
   static const auto op = schema<Tensor(const Tensor&, const Tensor&, int64_t)>("blt::packed_linear");
   return op.call(x, weight.panels, weight.out);
