@@ -32,6 +32,7 @@
 #include "ops/segment_attention_cases.h"
 #include "ops/segment_pool_cases.h"
 #include "ops/swiglu_cases.h"
+#include "ops/swiglu_linear_cases.h"
 #include "ops/window_attention_cases.h"
 
 namespace blt::bench {
@@ -138,6 +139,7 @@ void add_all() {
   add("rms_norm", rms_norm_bench_cases());
   add("rope", rope_bench_cases());
   add("swiglu", swiglu_bench_cases());
+  add("swiglu_linear", swiglu_linear_bench_cases());
   add("cross_entropy", cross_entropy_bench_cases());
 }
 

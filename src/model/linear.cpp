@@ -7,6 +7,8 @@
 #include "blt/model/parameters.h"
 #include "blt/ops/linear.h"
 #include "blt/ops/rms_norm.h"
+#include "blt/ops/swiglu.h"
+#include "blt/ops/swiglu_linear.h"
 
 namespace blt {
 
@@ -17,6 +19,10 @@ LinearImpl::LinearImpl(int64_t in, int64_t out, std::optional<double> std) {
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) const {
   return packed_ ? ops::packed_linear(x, *packed_) : ops::linear(x, weight);
+}
+
+at::Tensor LinearImpl::forward_gated(const at::Tensor& gate, const at::Tensor& up) const {
+  return packed_ ? ops::packed_linear(ops::swiglu(gate, up), *packed_) : ops::swiglu_linear(gate, up, weight);
 }
 
 void LinearImpl::freeze_own() {

@@ -12,7 +12,6 @@
 #include <string>
 
 #include "blt/ops/rope.h"
-#include "blt/ops/swiglu.h"
 #include "blt/ops/window_attention.h"
 
 namespace blt {
@@ -109,7 +108,7 @@ FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, i
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
-  return down_proj(ops::swiglu(gate_proj(x), up_proj(x)));
+  return down_proj->forward_gated(gate_proj(x), up_proj(x));
 }
 
 TransformerLayerImpl::TransformerLayerImpl(const TransformerConfig& config, int64_t dim, int64_t layer,

@@ -26,6 +26,9 @@ class LinearImpl : public torch::nn::Module, public Freezable {
 
   at::Tensor forward(const at::Tensor& x) const;  // [N, in] -> [N, out]
 
+  // forward(swiglu(gate, up)), bit for bit; training keeps no activation (ops/swiglu_linear.h). Both [N, in].
+  at::Tensor forward_gated(const at::Tensor& gate, const at::Tensor& up) const;
+
   // From here on the weight does not change and takes no gradient, and each row of the result depends on that
   // row of x alone, bit for bit (ops/packed_linear.h). Keeps a second, packed copy of the weight.
   void freeze_own() override;
