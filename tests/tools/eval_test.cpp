@@ -253,7 +253,14 @@ TEST_F(BltEval, RefusesCudaWithoutKernelsOrDevice) {
 TEST_F(BltEval, TellsWrongUsage) {
   expect_error("", {"MODEL_DIR"}, 2);
   expect_error(model(), {"--data"}, 2);
-  expect_error(model() + " --data " + file("text.txt") + " --stride 30 --sequence-bytes 20", {"stride"}, 2);
+  expect_error(model() + " --data " + file("text.txt") + " --stride 30 --sequence-bytes 20",
+               {"blt_eval: --stride: 30 bytes"}, 2);
+  // One file for both would hold what was written last.
+  EXPECT_EQ(run("blt_eval", model() + " --data " + file("text.txt") + " --save-logits " + file("x/../both") +
+                                " --per-byte " + file("both"))
+                .exit_code,
+            2);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "both"));
   expect_error(model() + " --data " + file("text.txt") + " --sequence-bytes 0", {"sequence-bytes"}, 2);
   expect_error(model() + " --data " + file("text.txt") + " --device gpu", {"device"}, 2);
   expect_error(model() + " --data " + file("text.txt") + " --strid 3", {"strid"}, 2);

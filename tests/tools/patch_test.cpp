@@ -110,7 +110,8 @@ TEST_F(BltPatch, RefusesBadInput) {
   expect_error(file("text.txt"), "MODEL_DIR", 2);
   expect_error("--mode space " + file("model") + " " + file("text.txt"), "one FILE", 2);
   expect_error("--mode words " + file("text.txt"), "mode", 2);
-  expect_error("--mode space --patch-bytes 3 " + file("text.txt"), "--mode static", 2);
+  expect_error("--mode space --patch-bytes 3 " + file("text.txt"),
+               "blt_patch: --patch-bytes: belongs to --mode static", 2);
   expect_error("--mode space " + file("none.txt"), "none.txt", 1);
   expect_error(file("nowhere") + " " + file("text.txt"), "nowhere", 1);
   write_content(folder_ / "empty.txt", "");
