@@ -173,14 +173,14 @@ TEST_F(BltTrainResume, RefusesSettingsThatWouldChangeTheRun) {
   const ToolResult changed =
       train("out",
             "--resume auto train.steps=6 data.sequence_bytes=64 data.shuffle_sequences=9 "
-            "data.sources.0.weight=3 patching.rule.threshold=1.5 model.window=16");
+            "data.sources.0.weight=3 patching.max_patch_length=5 model.window=16");
   EXPECT_EQ(changed.exit_code, 1);
   for (const char* said :
        {"out/step_00000004: was made with other settings",
         "\nblt_train: data.sequence_bytes was 128, is 64\n",
         "\nblt_train: data.shuffle_sequences was 8, is 9\n",
         "\nblt_train: data.sources.0.weight was 1.0, is 3.0\n", "\nblt_train: model.window was 32, is 16\n",
-        "\nblt_train: patching.rule.threshold was "})
+        "\nblt_train: patching.max_patch_length was null, is 5\n"})
     EXPECT_NE(changed.err.find(said), std::string::npos) << said << " is not in " << changed.err;
   EXPECT_EQ(changed.err.find("train.steps"), std::string::npos) << changed.err;
   EXPECT_EQ(snapshot(folder_ / "out"), before);
