@@ -81,9 +81,8 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
   const Calibration result = calibrate_on(config.data, config.patching, entropies, sample_bytes);
   rule->threshold = result.threshold;
   rule->mean_patch_bytes.reset();  // it was the question; a rule has the one or the other
-  log_info(fmt::format("patching threshold {:.6g} nats: {:.3f} bytes a patch on {} of training text",
-                       result.threshold, result.mean_patch_bytes,
-                       format_bytes(static_cast<uint64_t>(result.count.bytes))));
+  log_info(fmt::format("patching threshold {:.6g} nats: {:.3f} bytes a patch in {}", result.threshold,
+                       result.mean_patch_bytes, format_bytes(static_cast<uint64_t>(result.count.bytes))));
 }
 
 // Calibrates the threshold in `config` where it is not given.

@@ -55,10 +55,8 @@ TEST_F(ConfigOverride, ASectionGivenWholeReplacesWhatTheFileSays) {
   EXPECT_EQ(std::get<Cosine>(with("schedule.kind=cosine").schedule).warmup_steps, 7);
   EXPECT_FALSE(with("decoder=null").decoder.has_value());
   // What breaks a rule now is the override's fault, not that of a line that it replaced.
-  EXPECT_EQ(error_of([&] {
-              with("encoder={heads: 5}");
-            }).find("override encoder={heads: 5}: encoder.heads: 5 does"),
-            0u);
+  const std::string said = error_of([&] { with("encoder={heads: 5}"); });
+  EXPECT_NE(said.find("override encoder={heads: 5}: encoder.heads: 5 does"), said.npos) << said;
 }
 
 TEST_F(ConfigOverride, NullIsRefusedWhereASectionMustStand) {
