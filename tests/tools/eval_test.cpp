@@ -158,8 +158,11 @@ TEST_F(BltEval, CutsDocumentsWithAndWithoutOverlap) {
 TEST_F(BltEval, TellsPeopleToo) {
   const ToolResult result = run("blt_eval", model() + " --data " + file("text.txt") + " --sequence-bytes 50");
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  for (const char* said : {"bits per byte ", "entropy model ", "patches ", "3 sequences of at most 50 bytes"})
+  for (const char* said :
+       {"bits per byte ", "entropy model ", "patches ", "sequences        3 of up to 50 bytes\n"})
     EXPECT_NE(result.out.find(said), std::string::npos) << result.out;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 40u) << line;
 }
 
 TEST_F(BltEval, MeasuresAnEntropyModelAlone) {
