@@ -2,28 +2,36 @@
 # libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev.
 include(FetchContent)
 
-macro(blt_package name debian)  # blt_package(fmt libfmt-dev [download arguments...])
+macro(blt_package name debian url sha256)  # blt_package(fmt libfmt-dev https://….tar.gz <its SHA-256>)
   find_package(${name} QUIET)
   if(NOT ${name}_FOUND)
     if(NOT BLT_DOWNLOAD)
       message(FATAL_ERROR "${name} was not found: apt-get install ${debian} (tools/setup does it), or configure with -DBLT_DOWNLOAD=ON.")
     endif()
-    FetchContent_Declare(${name} ${ARGN} SYSTEM)
+    FetchContent_Declare(${name} URL ${url} URL_HASH SHA256=${sha256} SYSTEM)
     FetchContent_MakeAvailable(${name})
   endif()
 endmacro()
 
+# The hashes are those of GitHub's archives of the tags, as conan-center-index, Homebrew, Bazel and Spack users record them independently.
 set(SPDLOG_FMT_EXTERNAL ON)  # of a downloaded spdlog: one fmt in the process
-blt_package(fmt libfmt-dev URL https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz)
-blt_package(spdlog libspdlog-dev URL https://github.com/gabime/spdlog/archive/refs/tags/v1.12.0.tar.gz)
-blt_package(yaml-cpp libyaml-cpp-dev URL https://github.com/jbeder/yaml-cpp/archive/refs/tags/0.8.0.tar.gz)
-blt_package(nlohmann_json nlohmann-json3-dev URL https://github.com/nlohmann/json/archive/refs/tags/v3.11.3.tar.gz)
-blt_package(CLI11 libcli11-dev URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz)
+blt_package(fmt libfmt-dev https://github.com/fmtlib/fmt/archive/refs/tags/9.1.0.tar.gz
+            5dea48d1fcddc3ec571ce2058e13910a0d4a6bab4cc09a809d8b1dd1c88ae6f2)
+blt_package(spdlog libspdlog-dev https://github.com/gabime/spdlog/archive/refs/tags/v1.12.0.tar.gz
+            4dccf2d10f410c1e2feaff89966bfc49a1abb29ef6f08246335b110e001e09a9)
+blt_package(yaml-cpp libyaml-cpp-dev https://github.com/jbeder/yaml-cpp/archive/refs/tags/0.8.0.tar.gz
+            fbe74bbdcee21d656715688706da3c8becfd946d92cd44705cc6098bb23b3a16)
+blt_package(nlohmann_json nlohmann-json3-dev https://github.com/nlohmann/json/archive/refs/tags/v3.11.3.tar.gz
+            0d8ef5af7f9794e3263480193c491549b2ba6cc74bb018906202ada498a79406)
+blt_package(CLI11 libcli11-dev https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz
+            aac0ab42108131ac5d3344a9db0fdf25c4db652296641955720a4fbe52334e22)
 if(BLT_TESTS)
-  blt_package(GTest libgtest-dev URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz)
+  blt_package(GTest libgtest-dev https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz
+              8ad598c73ad796e0d8280b082cebd82a630d73e73cd3c70057938a6501bba5d7)
 endif()
 if(BLT_BENCH)
-  blt_package(benchmark libbenchmark-dev URL https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz)
+  blt_package(benchmark libbenchmark-dev https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz
+              6bc180a57d23d4d9515519f92b0c83d61b05b5bab188961f36ac7b06b0d9e9ce)
 endif()
 find_package(ZLIB REQUIRED)
 find_path(BLT_ZSTD_INCLUDE zstd.h REQUIRED)

@@ -1,45 +1,28 @@
 // Measures a model on text: bits per byte, beside those of its entropy model, and how the text was patched.
 #include <iostream>
-#include <memory>
 #include <optional>
 
 #include "blt/base/tool.h"
 #include "blt/data/documents.h"
-#include "blt/data/entropy_model_source.h"
 #include "blt/eval/evaluate.h"
-#include "blt/io/model_dir.h"
 #include "tools/device.h"
 #include "tools/eval_options.h"
 #include "tools/eval_output.h"
+#include "tools/ready_model.h"
 
 namespace blt {
 namespace {
 
-EntropyModel frozen(EntropyModel model, at::Device device) {
-  model->to(device);
-  freeze(*model);
-  return model;
-}
-
-// The model of a directory: a Byte Latent Transformer with what cuts its patches, or an entropy model alone.
-EvaluatedModel load(const std::filesystem::path& folder, at::Device device) {
+EvaluatedModel evaluated(const ReadyModel& ready, at::Device device) {
   EvaluatedModel model{.forward = {}, .device = device};
-  if (read_model_kind(folder) != ModelKind::kBlt) {
-    EntropyModel alone = frozen(load_entropy_model(folder), device);
-    model.forward = [alone](const Batch& batch) mutable { return alone->forward(batch); };
-    return model;
-  }
-  const LoadedModel loaded = load_model(folder);
-  Blt blt = loaded.blt;
-  blt->to(device);
-  blt->eval();
-  model.forward = [blt](const Batch& batch) mutable { return blt->forward(batch); };
-  model.patcher = make_patcher(loaded.config.patching);
-  if (!loaded.entropy_model.is_empty()) {
-    EntropyModelSource::Options how;
-    how.reset_at_newline = loaded.config.patching.resets_at_newline();
-    model.entropies = std::make_shared<EntropyModelSource>(frozen(loaded.entropy_model, device), how);
-  }
+  if (ready.blt.is_empty())
+    model.forward = [alone = ready.entropy_model](const Batch& batch) mutable {
+      return alone->forward(batch);
+    };
+  else
+    model.forward = [blt = ready.blt](const Batch& batch) mutable { return blt->forward(batch); };
+  model.patcher = ready.patching.patcher;
+  model.entropies = ready.patching.entropies;
   return model;
 }
 
@@ -50,7 +33,7 @@ void run(const EvalOptions& options) {
   source.format = options.format;
   Documents documents(find_files(source),
                       {.sequence_bytes = options.step(), .text_field = options.text_field, .file_order = {}});
-  const EvaluatedModel model = load(options.model, device);
+  const EvaluatedModel model = evaluated(open_model(options.model, device), device);
 
   std::optional<PerByteTable> table;
   std::optional<LogitsFile> logits;

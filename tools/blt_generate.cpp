@@ -7,9 +7,8 @@
 #include "blt/base/files.h"
 #include "blt/base/tool.h"
 #include "blt/generate/generator.h"
-#include "blt/io/model_dir.h"
-#include "blt/patching/patcher.h"
 #include "tools/generate_options.h"
+#include "tools/ready_model.h"
 
 namespace blt {
 namespace {
@@ -22,26 +21,17 @@ std::string prompt_of(const GenerateToolOptions& options) {
   return text;
 }
 
-EntropyModel frozen(EntropyModel model) {
-  if (!model.is_empty()) freeze(*model);
-  return model;
-}
-
-Generator load(const std::filesystem::path& folder) {
-  if (read_model_kind(folder) != ModelKind::kBlt) return Generator(frozen(load_entropy_model(folder)));
-  const std::shared_ptr<const Patcher> patcher = make_patcher(read_model_config(folder).patching);
-  static_cast<void>(patcher->rule());  // refuses rules that look ahead, before weights are read
-  const LoadedModel loaded = load_model(folder);
-  Blt blt = loaded.blt;
-  freeze(*blt);
+Generator generator_of(ReadyModel model) {
+  if (model.blt.is_empty()) return Generator(model.entropy_model);
+  freeze(*model.blt);
   Generator::Options options;
-  options.reset_at_newline = loaded.config.patching.resets_at_newline();
-  return Generator(blt, frozen(loaded.entropy_model), patcher, options);
+  options.reset_at_newline = model.patching.config.resets_at_newline();
+  return Generator(model.blt, model.entropy_model, model.patching.patcher, options);
 }
 
 void run(const GenerateToolOptions& options) {
   const std::vector<int32_t> prompt = ids_of(prompt_of(options));
-  const Generator generator = load(options.model);
+  const Generator generator = generator_of(open_model(options.model, at::kCPU));
   const GenerateOptions how{
       .max_bytes = options.max_bytes, .ignore_eos = options.ignore_eos, .sampler = options};
   generate(generator, prompt, how, [](uint8_t byte) { std::cout.put(static_cast<char>(byte)).flush(); });

@@ -1,44 +1,30 @@
 // Shows how a text is cut into patches: in colours, as JSON, or as a picture of entropies.
 #include <algorithm>
 #include <iostream>
-#include <memory>
 #include <optional>
 #include <variant>
 
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/data/documents.h"
-#include "blt/data/entropy_model_source.h"
-#include "blt/io/model_dir.h"
 #include "blt/patching/patcher.h"
 #include "tools/patch_options.h"
 #include "tools/patch_output.h"
 #include "tools/patch_svg.h"
+#include "tools/ready_model.h"
 
 namespace blt {
 namespace {
 
 struct Rule {
-  std::unique_ptr<Patcher> patcher;
-  std::unique_ptr<EntropySource> entropies;  // null where the patcher needs none
+  ReadyPatching patching;
   PatchRuleInfo info;
 };
 
 Rule rule_of_model(const std::filesystem::path& folder) {
-  if (read_model_kind(folder) != ModelKind::kBlt)
-    throw Error(folder.string() +
-                ": holds an entropy model alone, which says nothing about where patches start; name the Byte "
-                "Latent Transformer that was trained on it");
-  const PatchingConfig config = read_model_config(folder).patching;
-  Rule rule{make_patcher(config), nullptr, {.name = folder.string(), .threshold = {}}};
-  if (!config.needs_entropies()) return rule;
-  if (const auto* entropy = std::get_if<EntropyPatching>(&config.rule))
+  Rule rule{open_patching(folder, at::kCPU), {.name = folder.string(), .threshold = {}}};
+  if (const auto* entropy = std::get_if<EntropyPatching>(&rule.patching.config.rule))
     if (!entropy->monotonic) rule.info.threshold = entropy->threshold;
-  EntropyModelSource::Options how;
-  how.reset_at_newline = config.resets_at_newline();
-  EntropyModel model = load_entropy_model(folder);
-  freeze(*model);
-  rule.entropies = std::make_unique<EntropyModelSource>(model, how);
   return rule;
 }
 
@@ -52,16 +38,16 @@ Rule rule_of_mode(const PatchOptions& options) {
     config.rule = rule;
   }
   config.max_patch_length = options.max_patch_length;
-  return {
-      make_patcher(config), nullptr, {.name = "--mode " + std::string(name(*options.mode)), .threshold = {}}};
+  return {{.config = config, .patcher = make_patcher(config)},
+          {.name = "--mode " + std::string(name(*options.mode)), .threshold = {}}};
 }
 
 // The patches of one sequence that holds the text from `offset` on. The BOS, alone in its patch, is left out.
 std::vector<TextPatch> cut(const Sequence& sequence, int64_t offset, const Rule& rule) {
   const std::vector<int32_t> ids = sequence.ids(/*eos=*/false);
   std::vector<float> entropies;
-  if (rule.entropies) entropies = rule.entropies->scores({&ids, 1}).front().entropies;
-  std::vector<int64_t> starts = rule.patcher->starts(ids, entropies);
+  if (rule.patching.entropies) entropies = rule.patching.entropies->scores({&ids, 1}).front().entropies;
+  std::vector<int64_t> starts = rule.patching.patcher->starts(ids, entropies);
   const auto size = static_cast<int64_t>(ids.size());
   if (starts.back() != size) starts.push_back(size);
   std::vector<TextPatch> patches;

@@ -22,10 +22,12 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
         "A model directory to start from: fine-tuning. It brings the model's shape, and its patching unless "
         "the config names another rule or threshold.");
     field("resume", self.resume,
-          "auto: go on from the newest whole checkpoint in the output folder, or start where there is none. "
-          "Else: a "
-          "checkpoint to go on from. The rest of the command is that of the first start.");
-    field("check", self.check, "Build everything and train one step of each model; writes nothing.");
+          "Go on from a checkpoint: auto is the newest whole one in the output folder (where there is none, "
+          "the run "
+          "starts); else a checkpoint, or the folder of a run. The rest of the command is that of the first "
+          "start; "
+          "what it says about train and data.validation may change.");
+    field("check", self.check, "Build everything, train one step of each model, and write nothing.");
   }
   static std::string config_comment(const blt::RunConfig& config) { return blt::cost_table(config); }
 };

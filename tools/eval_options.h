@@ -38,21 +38,30 @@ struct EvalOptions {
     field("sequence_bytes", self.sequence_bytes, "Bytes that the model reads at a time; documents are cut.",
           at_least(1));
     field("stride", self.stride,
-          "Bytes by which such a window moves on: the bytes before are context. Default: sequence-bytes, no "
-          "overlap.",
+          "Windows of --sequence-bytes move on by this many bytes: what comes before is context, and each "
+          "byte is "
+          "scored once. Default: --sequence-bytes, no overlap.",
           at_least(1));
     field("device", self.device, "Where to compute.");
     field("save_logits", self.save_logits,
-          "Write logits [T, 260] and entropies [T] of the only sequence as safetensors; row i follows id i, "
-          "id 0 is "
-          "the BOS.");
-    field("per_byte", self.per_byte, "Write a table: byte, bits, entropy, patch start.");
-    field("json", self.json, "Print one JSON object.");
+          "Write logits [T, 260] and entropies [T] to this file, as safetensors: row i is about what follows "
+          "id "
+          "i, and id 0 is the BOS. Only for a text that makes one sequence.");
+    field("per_byte", self.per_byte,
+          "Write a table to this file: a line for each byte with its bits, its entropy and whether a patch "
+          "starts "
+          "with it.");
+    field("json", self.json, "Print the results as one line of JSON.");
   }
   void validate(Errors& errors) const {
     if (stride && *stride > sequence_bytes)
       errors.add("stride", std::to_string(*stride) + " bytes are more than the " +
-                               std::to_string(sequence_bytes) + " of a sequence");
+                               std::to_string(sequence_bytes) + " of --sequence-bytes");
+    const auto place = [](const std::filesystem::path& path) {
+      return std::filesystem::weakly_canonical(std::filesystem::absolute(path));
+    };
+    if (save_logits && per_byte && place(*save_logits) == place(*per_byte))
+      errors.add("per_byte", "names the file of --save-logits; give each its own");
   }
   int64_t step() const { return stride.value_or(sequence_bytes); }
 

@@ -71,24 +71,21 @@ std::string as_json(const EvalOptions& options, const Evaluation& result) {
   return line.dump() + "\n";
 }
 
+// Lines of 40 columns: a narrow window holds them.
 std::string as_table(const EvalOptions& options, const Evaluation& result) {
   std::string text;
   text += fmt::format("bits per byte    {:.4f}\n", result.bits_per_byte);
   if (result.entropy_model_bits_per_byte)
     text += fmt::format("entropy model    {:.4f}\n", *result.entropy_model_bits_per_byte);
   if (result.patches)
-    text += fmt::format("patches          {} of {:.3f} bytes on average\n", result.patches->patches,
+    text += fmt::format("patches          {}, {:.3f} bytes each\n", result.patches->patches,
                         result.patches->mean_patch_bytes());
-  text += fmt::format("text             {} bytes in {} {}\n", result.bytes, result.documents,
-                      result.documents == 1 ? "document" : "documents");
+  text += fmt::format("text             {} bytes\n", result.bytes);
+  text += fmt::format("documents        {}\n", result.documents);
   if (options.step() == options.sequence_bytes)
-    text += fmt::format("cut              into {} of at most {} bytes, which do not see each other\n",
-                        result.sequences == 1 ? "1 sequence" : fmt::format("{} sequences", result.sequences),
-                        options.sequence_bytes);
+    text += fmt::format("sequences        {} of up to {} bytes\n", result.sequences, options.sequence_bytes);
   else
-    text += fmt::format(
-        "cut              into windows of {} bytes that move on by {}: each byte is scored once\n",
-        options.sequence_bytes, options.step());
+    text += fmt::format("windows          {} bytes, moved by {}\n", options.sequence_bytes, options.step());
   text += fmt::format("time             {:.2f} s, {:.1f} kB/s\n", result.seconds,
                       static_cast<double>(result.bytes) / result.seconds / 1e3);
   return text;

@@ -22,8 +22,9 @@ struct GenerateToolOptions : SamplerConfig {
   static void fields(auto& self, auto&& field) {
     field("model", self.model,
           "A model directory: of a Byte Latent Transformer, or of an entropy model alone.");
-    field("prompt", self.prompt, "The text to go on from; may be empty.");
-    field("prompt_file", self.prompt_file, "A file that holds it, byte for byte; - is standard input.");
+    field("prompt", self.prompt, "The text to go on from; may be empty. Give this or --prompt-file.");
+    field("prompt_file", self.prompt_file,
+          "A file that holds the prompt, byte for byte; - is standard input.");
     field("max_bytes", self.max_bytes,
           "Bytes to generate at most; a special id that the model chooses counts as one and is not printed.",
           at_least(1));
@@ -32,9 +33,9 @@ struct GenerateToolOptions : SamplerConfig {
   }
   void validate(Errors& errors) const {
     SamplerConfig::validate(errors);
-    if (prompt && prompt_file) errors.add("prompt_file", "and --prompt exclude each other; give one of them");
+    if (prompt && prompt_file) errors.add("prompt_file", "cannot be given together with --prompt");
     if (!prompt && !prompt_file)
-      errors.add("prompt", "or --prompt-file is missing; --prompt '' starts from nothing");
+      errors.add("", "--prompt or --prompt-file is missing; --prompt '' starts from nothing");
   }
 
   static constexpr Positional kPositional[] = {{"model", "MODEL_DIR"}};

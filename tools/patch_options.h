@@ -50,16 +50,17 @@ struct PatchOptions {
           at_least(1));
     field("sequence_bytes", self.sequence_bytes,
           "Bytes that the entropy model reads at a time; the text is cut.", at_least(1));
-    field("max_bytes", self.max_bytes, "Only the first bytes of the text.", at_least(1));
-    field("color", self.color, "Colours. auto: on a terminal, where NO_COLOR is not set.");
-    field("json", self.json, "Print one JSON object a patch.");
+    field("max_bytes", self.max_bytes, "Read only this many bytes of the text, the first.", at_least(1));
+    field("color", self.color, "Show patches in colours. auto: on a terminal, where NO_COLOR is not set.");
+    field("json", self.json, "Print a line of JSON for each patch.");
     field("svg", self.svg,
-          "Draw the entropies of the text as a curve, the threshold as a line, the patches as bands.");
+          "Draw the entropies of the text as a curve, the threshold as a line, the patches as bands, into "
+          "this file.");
   }
   void validate(Errors& errors) const {
     const size_t wanted = mode ? 1 : 2;
     if (inputs.size() != wanted)
-      errors.add("inputs", mode ? "--mode wants one FILE" : "give MODEL_DIR FILE, or --mode RULE FILE");
+      errors.add("", mode ? "--mode wants one FILE" : "give MODEL_DIR FILE, or --mode RULE FILE");
     if (patch_bytes && mode != PatchMode::kStatic) errors.add("patch_bytes", "belongs to --mode static");
     if (max_patch_length && !mode)
       errors.add("max_patch_length", "belongs to --mode; a model brings its own");
@@ -67,6 +68,7 @@ struct PatchOptions {
   const std::filesystem::path& file() const { return inputs.back(); }
 
   static constexpr Positional kPositional[] = {{"inputs", "[MODEL_DIR] FILE"}};
+  static constexpr std::string_view kRequired[] = {"inputs"};
 };
 
 }  // namespace blt

@@ -29,7 +29,9 @@ std::string terminal_text(const TextPatch& patch, bool is_even, bool color) {
     if (glyph.escaped && glyph.text == "\\n")
       text += color ? fmt::format("{}\n{}", kPlain, background) : "\n";
   }
-  return text + (color ? kPlain : "|");
+  if (color) return text + kPlain;
+  text.insert(text.ends_with('\n') ? text.size() - 1 : text.size(), "|");  // on the line that the patch ends
+  return text;
 }
 
 std::string json_line(const TextPatch& patch) {
@@ -42,7 +44,7 @@ std::string json_line(const TextPatch& patch) {
 }
 
 std::string patch_summary(int64_t bytes, int64_t patches) {
-  return fmt::format("{} bytes in {} patches of {:.3f} bytes on average\n", bytes, patches,
+  return fmt::format("{} bytes, {} patches, {:.3f} bytes each\n", bytes, patches,
                      static_cast<double>(bytes) / static_cast<double>(patches));
 }
 

@@ -18,7 +18,7 @@ std::string terminal_text(const TextPatch& patch, bool is_even, bool color);
 // rule needs none. Bytes that are no UTF-8 become U+FFFD in "text".
 std::string json_line(const TextPatch& patch);
 
-// "1234 bytes in 300 patches of 4.11 bytes on average"
+// "1234 bytes, 300 patches, 4.113 bytes each"
 std::string patch_summary(int64_t bytes, int64_t patches);
 
 }  // namespace blt

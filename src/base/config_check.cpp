@@ -10,14 +10,6 @@ namespace blt::config_detail {
 
 using Kind = ConfigType::Kind;
 
-namespace {
-
-bool is_at_or_below(const std::string& path, const std::string& above) {
-  return above.empty() || path == above || (path.starts_with(above) && path[above.size()] == '.');
-}
-
-}  // namespace
-
 bool ConfigReader::within(const Rule& rule, double number, const std::string& given, const std::string& path,
                           const Origin& origin) {
   const bool low = rule.low_excluded ? number <= rule.low : number < rule.low;
@@ -86,7 +78,8 @@ void ConfigReader::validate() {
       while (!given.empty() && !origins_.contains(given))
         given.resize(given.find_last_of('.') == given.npos ? 0 : given.rfind('.'));
       const auto it = origins_.find(given);
-      fail(it == origins_.end() ? Origin{file_, 0} : it->second, path.empty() ? "" : path + ":", item.second);
+      fail(it == origins_.end() ? Origin{file_, 0} : it->second, path,
+           (path.empty() ? "" : ": ") + item.second);
     }
   });
 }

@@ -32,8 +32,8 @@ static bool is_text(const ConfigType& type) {
   return type.kind == Kind::kText || type.kind == Kind::kPath;
 }
 
-void ConfigReader::set(const ConfigField& field, const std::vector<std::string>& values,
-                       const std::string& shown) {
+void ConfigReader::set(const ConfigField& field, const std::string& path,
+                       const std::vector<std::string>& values) {
   source_ = {};
   const ConfigType& type = *field.value.type;
   // A shell has taken its own quotes away already: text is what the user typed, even "null" and "'quoted'".
@@ -44,13 +44,23 @@ void ConfigReader::set(const ConfigField& field, const std::vector<std::string>&
       set_here(target, text);
   };
   if (type.kind != Kind::kList) {
-    set_one({field.value, shown, field.rule}, values.back());
+    set_one({field.value, path, field.rule}, values.back());
     return;
   }
   type.resize(field.value.address, 0);
   type.resize(field.value.address, values.size());
   for (size_t i = 0; i < values.size(); ++i)
-    set_one({{type.inner[0], type.element(field.value.address, i)}, shown, field.rule}, values[i]);
+    set_one({{type.inner[0], type.element(field.value.address, i)}, path, field.rule}, values[i]);
+}
+
+// A section given whole replaces what stood there, as a value does.
+void ConfigReader::reset_section(const Target& target) {
+  const ConfigType& type = *target.value.type;
+  if (type.kind == Kind::kOptional && type.count(target.value.address) == 1)
+    return reset_section({{type.inner[0], type.element(target.value.address, 0)}, target.path, {}});
+  if (type.kind != Kind::kSection && type.kind != Kind::kVariant) return;
+  type.move(target.value.address, type.make().get());
+  std::erase_if(origins_, [&](const auto& entry) { return is_at_or_below(entry.first, target.path); });
 }
 
 // Text and paths are taken as they are, as nobody expects to quote twice; all else is YAML.
@@ -60,7 +70,10 @@ bool ConfigReader::set_here(const Target& target, const std::string& text) {
   if (is_text(*target.value.type) && !is_quoted && !(is_optional && text == "null"))
     return read_value({.kind = Tree::Kind::kScalar, .line = 0, .text = text}, target);
   try {
-    return read_value(*parse_tree(text, ""), target);
+    const auto tree = parse_tree(text, "");
+    if (tree->kind == Tree::Kind::kMap || tree->kind == Tree::Kind::kScalar)
+      reset_section(target);  // a scalar: its kind
+    return read_value(*tree, target);
   } catch (const Error&) {
     return fail(origin(0), target.path, "has a value that is not valid YAML: " + text);
   }

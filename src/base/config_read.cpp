@@ -20,7 +20,7 @@ std::string given_text(const Tree& tree) {
   constexpr size_t kLongest = 60;
   switch (tree.kind) {
     case Tree::Kind::kNull:
-      return "empty";
+      return "empty (null)";
     case Tree::Kind::kList:
       return "a list";
     case Tree::Kind::kMap:
@@ -88,10 +88,9 @@ bool ConfigReader::read_value(const Tree& tree, const Target& target) {
 }
 
 bool ConfigReader::read_section(const Tree& tree, const Target& target, bool has_kind) {
-  if (tree.kind == Tree::Kind::kNull) return true;  // `model:` and nothing below: the defaults stand
   if (tree.kind != Tree::Kind::kMap)
     return fail(origin(tree.line), target.path,
-                "must be a section (lines of key: value), is " + given_text(tree));
+                "must be a section (lines of key: value; {} for the defaults), is " + given_text(tree));
   const std::vector<ConfigField> fields = target.value.type->fields(target.value.address);
   std::vector<std::string_view> known = field_names(fields);
   if (has_kind) known.insert(known.begin(), "kind");
@@ -241,8 +240,11 @@ void ConfigReader::throw_problems() const {
   std::string text;
   for (const Problem* problem : sorted) {
     std::string line = problem->origin.where;
-    for (const std::string& part : {problem->path, problem->text})
-      if (!part.empty()) line += (line.empty() ? "" : line == problem->origin.where ? ": " : " ") + part;
+    const auto shown = shown_.find(problem->path);
+    const std::string& name = shown == shown_.end() ? problem->path : shown->second;
+    if (!name.empty()) line += (line.empty() ? "" : ": ") + name;
+    const bool begins = line.empty() || problem->text.starts_with(':');  // with what stands before the space
+    line += (begins ? "" : name.empty() ? ": " : " ") + problem->text;
     text += (text.empty() ? "" : "\n") + line;
   }
   throw Error(text);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/config_tree.h"
@@ -15,8 +16,9 @@ namespace blt::config_detail {
 
 class ConfigReader {
  public:
-  // name: the file's, for messages.
-  ConfigReader(ConfigValue root, std::string name) : root_(root), file_(std::move(name)) {}
+  // name: the file's, for messages. shown: what they call the values at some paths, where that is not the path ("--max-bytes").
+  ConfigReader(ConfigValue root, std::string name, std::map<std::string, std::string> shown = {})
+      : root_(root), file_(std::move(name)), shown_(std::move(shown)) {}
 
   // Reads a file's tree into the root. `prefix` is the path of the root, for messages; paths are relative to `folder`, where there is
   // one.
@@ -25,8 +27,8 @@ class ConfigReader {
   // Reads "a.b.c=value". Paths are relative to the working directory.
   void override_with(const std::string& text);
 
-  // Sets a value, or a list from all of `values`. `shown` stands in messages for its path. Paths stay as they are.
-  void set(const ConfigField& field, const std::vector<std::string>& values, const std::string& shown);
+  // Sets the value at `path`, or a list from all of `values`. Paths stay as they are.
+  void set(const ConfigField& field, const std::string& path, const std::vector<std::string>& values);
 
   // Whether all values, wherever they come from, are within their bounds.
   bool check_bounds();
@@ -74,6 +76,7 @@ class ConfigReader {
 
   bool set_below(const Target& target, std::string_view rest, const std::string& text);
   bool set_here(const Target& target, const std::string& text);
+  void reset_section(const Target& target);
   bool within(const Rule& rule, double number, const std::string& given, const std::string& path,
               const Origin& origin);
   template <class Visit>
@@ -81,6 +84,7 @@ class ConfigReader {
 
   ConfigValue root_;
   std::string file_, prefix_;
+  std::map<std::string, std::string> shown_;
   Source source_;
   int num_overrides_ = 0;
   std::vector<Problem> problems_;

@@ -189,6 +189,10 @@ std::string join_path(const std::string& path, std::string_view key) {
   return path + "." + std::string(key);
 }
 
+bool is_at_or_below(const std::string& path, const std::string& above) {
+  return above.empty() || path == above || (path.starts_with(above) && path[above.size()] == '.');
+}
+
 std::string either_text(const std::vector<std::string_view>& names) {
   std::string text;
   for (size_t i = 0; i < names.size(); ++i)

@@ -27,6 +27,9 @@ std::string flow_text(const ConfigValue& value);
 // "a.b", or the one that is not empty
 std::string join_path(const std::string& path, std::string_view key);
 
+// Whether `path` is `above` or inside it; everything is inside "".
+bool is_at_or_below(const std::string& path, const std::string& above);
+
 // "a, b or c"
 std::string either_text(const std::vector<std::string_view>& names);
 

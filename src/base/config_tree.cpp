@@ -23,7 +23,10 @@ class TreeBuilder : public YAML::EventHandler {
   void OnDocumentEnd() override {}
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    add(make(mark, Tree::Kind::kNull, anchor), mark);
+    const auto tree = make(mark, Tree::Kind::kNull, anchor);
+    // Nothing has no place of its own: yaml-cpp gives that of what comes next, wherever it is.
+    if (!open_.empty() && open_.back().value_is_next) tree->line = open_.back().tree->entries.back().line;
+    add(tree, mark);
   }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,

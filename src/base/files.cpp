@@ -163,6 +163,8 @@ void AtomicDirectory::commit() {
   }
 }
 
+void throw_write_error(const fs::path& path) { fail(path, "write", errno == 0 ? EIO : errno); }
+
 std::string format_bytes(uint64_t num_bytes) {
   constexpr std::array<const char*, 5> kUnits = {"KiB", "MiB", "GiB", "TiB", "PiB"};
   if (num_bytes < 1024) return std::to_string(num_bytes) + (num_bytes == 1 ? " byte" : " bytes");

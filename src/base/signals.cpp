@@ -4,16 +4,26 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
+
+#include "blt/base/tool.h"
 
 namespace blt {
 
 namespace {
 
 std::atomic<bool> stop{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers may only touch lock-free atomics");
+std::atomic<const char*> last_words{nullptr};  // of a StopAtOnce
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<const char*>::is_always_lock_free,
+              "signal handlers may only touch lock-free atomics");
 
 extern "C" void on_stop_signal(int signal) {
   constexpr int kInterrupted = 130;  // as shells report a Ctrl-C
+  if (const char* message = last_words.load()) {
+    for (const char* text : {message, "\n"})
+      if (write(STDERR_FILENO, text, std::strlen(text)) < 0) break;  // nobody listens: it ends all the same
+    _exit(kStopped);
+  }
   if (stop.exchange(true) && signal == SIGINT) _exit(kInterrupted);
 }
 
@@ -31,5 +41,8 @@ void catch_stop_signals() {
 bool stop_requested() { return stop.load(); }
 void request_stop() { stop.store(true); }
 void clear_stop_request() { stop.store(false); }
+
+StopAtOnce::StopAtOnce(const char* message) { last_words.store(message); }
+StopAtOnce::~StopAtOnce() { last_words.store(nullptr); }
 
 }  // namespace blt

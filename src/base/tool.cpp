@@ -12,11 +12,13 @@
 #include <exception>
 #include <ios>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "base/config_read.h"
@@ -86,9 +88,9 @@ void collect(const ToolSpec& spec, const ConfigValue& section, const std::string
                                  [&](const Positional& positional) { return positional.field == here; });
     const bool is_listed = std::find(spec.required.begin(), spec.required.end(), here) != spec.required.end();
     if (it == spec.positional.end())
-      out.push_back({field, flag_of(here), false, is_listed});
+      out.push_back({field, here, flag_of(here), false, is_listed});
     else
-      out.push_back({field, std::string(it->shown), true, is_listed || !is_optional(field)});
+      out.push_back({field, here, std::string(it->shown), true, is_listed || !is_optional(field)});
   }
 }
 
@@ -149,10 +151,12 @@ class CommandLine {
       const std::string name = extra.substr(0, extra.find('='));
       throw Error("unknown option " + name + did_you_mean(name, {flags_.begin(), flags_.end()}));
     }
-    ConfigReader reader(spec_.options, "");
+    std::map<std::string, std::string> shown;
+    for (const ToolOption& option : options_) shown.emplace(option.path, option.flag);
+    ConfigReader reader(spec_.options, "", std::move(shown));
     for (size_t i = 0; i < options_.size(); ++i) {
       const std::vector<std::string>& values = parsed_[i]->results();
-      if (!values.empty()) reader.set(options_[i].field, values, options_[i].flag);
+      if (!values.empty()) reader.set(options_[i].field, options_[i].path, values);
       if (values.empty() && options_[i].is_required) throw Error(options_[i].flag + " is missing");
     }
     reader.validate();

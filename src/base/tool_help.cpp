@@ -1,9 +1,12 @@
 #include "base/tool_help.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <string_view>
 
 #include "base/config_text.h"
+#include "base/terminal.h"
 
 namespace blt::config_detail {
 
@@ -12,16 +15,40 @@ using Kind = ConfigType::Kind;
 namespace {
 
 constexpr size_t kPageWidth = 100, kLongestLeft = 30;
+constexpr size_t kNarrow = 70;  // below, there is no room for two columns
+
+size_t page_width() { return std::min(kPageWidth, terminal_columns(STDOUT_FILENO).value_or(kPageWidth)); }
+
+// Lines of at most `page_width` columns that begin with `margin`, wrapped at words; the first one goes on after `line`.
+std::string wrapped(std::string_view text, std::string line, const std::string& margin) {
+  const size_t width = page_width();
+  std::string result;
+  bool has_words = false;
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(' '));
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+    if (has_words && line.size() + 1 + word.size() > width) {
+      result += line + "\n";
+      line = margin;
+      has_words = false;
+    }
+    line += (has_words ? " " : "") + std::string(word);
+    has_words = true;
+  }
+  line.erase(line.find_last_not_of(' ') + 1);
+  return result + line + "\n";
+}
 
 struct Row {
   std::string left, right;
 };
 
-// Rows in two columns; the right one is wrapped at words.
+// Rows in two columns, or one below the other in a narrow window.
 std::string columns(const std::vector<Row>& rows) {
-  size_t width = 0;
+  const bool narrow = page_width() < kNarrow;
+  size_t width = narrow ? 2 : 0;
   for (const Row& row : rows)
-    if (row.left.size() <= kLongestLeft) width = std::max(width, row.left.size());
+    if (!narrow && row.left.size() <= kLongestLeft) width = std::max(width, row.left.size());
   const std::string margin(width + 4, ' ');
   std::string text;
   for (const Row& row : rows) {
@@ -31,21 +58,7 @@ std::string columns(const std::vector<Row>& rows) {
       line.clear();
     }
     line.resize(margin.size(), ' ');
-    bool has_words = false;
-    std::string_view rest = row.right;
-    while (!rest.empty()) {
-      const std::string_view word = rest.substr(0, rest.find(' '));
-      rest.remove_prefix(std::min(rest.size(), word.size() + 1));
-      if (has_words && line.size() + 1 + word.size() > kPageWidth) {
-        text += line + "\n";
-        line = margin;
-        has_words = false;
-      }
-      line += (has_words ? " " : "") + std::string(word);
-      has_words = true;
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
+    text += wrapped(row.right, line, margin);
   }
   return text;
 }
@@ -99,7 +112,9 @@ std::string help_text(const ToolSpec& spec, const std::vector<ToolOption>& optio
     const std::string help =
         explain(std::string(option.field.help), bounds_text(option.field.rule), standing, option.is_required);
     if (option.is_positional) {
-      const std::string shown = option.flag + (type.kind == Kind::kList ? " ..." : "");
+      const bool repeats =
+          type.kind == Kind::kList && option.flag.find(' ') == option.flag.npos;  // else it says so itself
+      const std::string shown = option.flag + (repeats ? " ..." : "");
       usage += option.is_required ? " " + shown : " [" + shown + "]";
       positional.push_back({option.flag, help});
     } else {
@@ -115,14 +130,17 @@ std::string help_text(const ToolSpec& spec, const std::vector<ToolOption>& optio
   }
   named.push_back({"-h, --help", "Print this, and stop."});
   named.push_back({"--version", "Print the version, and stop."});
-  std::string text = std::string(spec.description) + "\n\n" + usage + " [options]\n\n";
+  std::string text =
+      wrapped(spec.description, "", "") + "\n" + wrapped(usage + " [options]", "", "  ") + "\n";
   if (!positional.empty()) text += columns(positional) + "\n";
-  return text + "Options:\n" + columns(named) +
-         "\nResults go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 wrong "
-         "usage,"
-         "\n3 saved and stopped after a signal. The environment's BLT_LOG chooses the messages: debug, info, "
-         "warning,"
-         "\nerror or off.\n";
+  return text + "Options:\n" + columns(named) + "\n" +
+         wrapped(
+             "Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 "
+             "wrong usage, "
+             "3 saved and stopped after a signal. The environment's BLT_LOG chooses the messages: debug, "
+             "info, "
+             "warning, error or off.",
+             "", "");
 }
 
 std::string config_help_text(const std::vector<FieldDoc>& fields) {

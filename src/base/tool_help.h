@@ -12,6 +12,7 @@ namespace blt::config_detail {
 // A field of the options, as the command line knows it.
 struct ToolOption {
   ConfigField field;
+  std::string path;  // "sequence_bytes"
   std::string flag;  // "--sequence-bytes"; of a positional, what the help shows: "MODEL_DIR"
   bool is_positional = false;
   bool is_required = false;

@@ -88,13 +88,19 @@ std::string why_no_model(const std::filesystem::path& folder) {
   return why;
 }
 
-}  // namespace
-
-ConfigFile::ConfigFile(const std::filesystem::path& folder) : name_((folder / "config.json").string()) {
+std::string text_in(const std::filesystem::path& folder) {
   std::error_code error;  // other reasons than absence are read_file's to tell
   if (std::filesystem::status(folder / "config.json", error).type() == std::filesystem::file_type::not_found)
     throw Error(folder.string() + why_no_model(folder));
-  text_ = read_file(folder / "config.json");
+  return read_file(folder / "config.json");
+}
+
+}  // namespace
+
+ConfigFile::ConfigFile(const std::filesystem::path& folder)
+    : ConfigFile((folder / "config.json").string(), text_in(folder)) {}
+
+ConfigFile::ConfigFile(std::string name, std::string text) : name_(std::move(name)), text_(std::move(text)) {
   const json root = parse_json(text_, name_);
   if (!root.is_object()) throw Error(name_ + ": is no JSON object");
   const auto type = root.find("model_type");
@@ -121,6 +127,14 @@ ModelConfig ConfigFile::model() const {
 EntropyModelConfig ConfigFile::entropy_model() const {
   if (is_ours_) return parse_config<EntropyModelConfig>(text_, name_, "libblt");
   return read_transformers(text_, name_, patcher_from_transformers);
+}
+
+ModelConfig as_read_back(const ModelConfig& config) {
+  return ConfigFile("config.json", config_json(config)).model();
+}
+
+EntropyModelConfig as_read_back(const EntropyModelConfig& config) {
+  return ConfigFile("config.json", config_json(config)).entropy_model();
 }
 
 }  // namespace blt

@@ -14,6 +14,7 @@ class ConfigFile {
  public:
   // Throws blt::Error: no config.json, no JSON object, an unknown model_type.
   explicit ConfigFile(const std::filesystem::path& folder);
+  ConfigFile(std::string name, std::string text);  // name: the file's, for messages
 
   ModelKind kind() const { return kind_; }
   ModelConfig model() const;                 // of kind kBlt
@@ -32,5 +33,10 @@ EntropyModelConfig patcher_from_transformers(const nlohmann::json& root, Errors&
 // The text of config.json.
 std::string config_json(const ModelConfig& config);
 std::string config_json(const EntropyModelConfig& config);
+
+// What a directory that was saved with these settings says of them: defaults that depend on other settings are spelt out, and what
+// transformers does not know is lost where it can express the rest.
+ModelConfig as_read_back(const ModelConfig& config);
+EntropyModelConfig as_read_back(const EntropyModelConfig& config);
 
 }  // namespace blt

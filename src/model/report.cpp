@@ -135,6 +135,11 @@ std::string grouped(int64_t number) {
   return digits;
 }
 
+std::string summary(const std::vector<ModuleCost>& costs) {
+  return fmt::format("{} parameters, {} FLOPs a byte", grouped(total_parameters(costs)),
+                     grouped(std::llround(total_flops(costs))));
+}
+
 class Table {
  public:
   Table() { line("module", "shape", "parameters", "FLOPs/byte"); }
@@ -248,6 +253,14 @@ double flops_per_byte(const BltImpl& model, const CostContext& context) {
 
 double flops_per_byte(const EntropyModelImpl& model, const CostContext& context) {
   return total_flops(module_costs(model, context));
+}
+
+std::string model_summary(const BltImpl& model, const CostContext& context) {
+  return summary(module_costs(model, context));
+}
+
+std::string model_summary(const EntropyModelImpl& model, const CostContext& context) {
+  return summary(module_costs(model, context));
 }
 
 std::string model_table(const BltImpl& model, const EntropyModelImpl* entropy_model,

@@ -2,15 +2,16 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "base/terminal.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 
@@ -23,12 +24,6 @@ namespace fs = std::filesystem;
 bool is_terminal() {
   const char* kind = std::getenv("TERM");
   return isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
-}
-
-// Asked for every line: windows change.
-size_t terminal_columns() {
-  winsize size = {};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 // Rows about steps after `step` were written by a run that was killed before it saved them; so was a row without an end.
@@ -76,23 +71,31 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t
   if (parts.output.empty()) return;
   std::error_code error;
   fs::create_directories(parts.output, error);
+  if (error)
+    throw Error(fmt::format("{}: cannot make this folder: {}", parts.output.string(), error.message()));
   metrics_path_ = parts.output / "metrics.jsonl";
   rewind_metrics(metrics_path_, first_step);
+  errno = 0;
   metrics_.open(metrics_path_, std::ios::app);
-  if (!metrics_) throw Error(fmt::format("{}: cannot be written", metrics_path_.string()));
+  if (!metrics_) throw_write_error(metrics_path_);
   events_.emplace(parts.output, first_step);
 }
 
 Progress::~Progress() { finish_line(); }
 
 void Progress::count(const StepStats& stats) {
+  interval_targets_ += stats.targets;
   interval_bytes_ += stats.bytes;
+  const at::Tensor loss = stats.loss * stats.targets;
+  interval_loss_ = interval_loss_.defined() ? interval_loss_ + loss : loss;
   if (stats.byte_nll.defined())
     interval_nll_ = interval_nll_.defined() ? interval_nll_ + stats.byte_nll : stats.byte_nll;
 }
 
 void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
-  const double loss = stats.loss.item<double>();
+  const double loss =  // of an interval in which no step was finite: what made the last one not so
+      interval_loss_.defined() ? interval_loss_.item<double>() / static_cast<double>(interval_targets_)
+                               : stats.loss.item<double>();
   const double norm = stats.clip.norm.item<double>();
   const double bits = interval_nll_.defined() ? interval_nll_.item<double>() /
                                                     (static_cast<double>(interval_bytes_) * std::numbers::ln2)
@@ -125,8 +128,8 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
       if (name != "step" && value.is_number()) scalars.push_back({"train/" + name, value.get<double>()});
     events_->write(step, scalars);
   }
-  interval_bytes_ = 0;
-  interval_nll_ = at::Tensor();
+  interval_targets_ = interval_bytes_ = 0;
+  interval_loss_ = interval_nll_ = at::Tensor();
   interval_started_ = Clock::now();
 }
 
@@ -142,13 +145,14 @@ void Progress::log_validation(int64_t step, double bits_per_byte) {
 }
 
 void Progress::write_metrics(const std::string& row) {
+  errno = 0;
   metrics_ << row << std::endl;
-  if (!metrics_) throw Error(fmt::format("{}: cannot be written: the disk is full?", metrics_path_.string()));
+  if (!metrics_) throw_write_error(metrics_path_);
 }
 
 void Progress::show(const std::vector<std::string>& parts) {
   // A line that reaches the last column would wrap and could not be rewritten.
-  const size_t room = terminal_ ? terminal_columns() - 1 : std::string::npos;
+  const size_t room = terminal_ ? terminal_columns(STDERR_FILENO).value_or(80) - 1 : std::string::npos;
   std::string line;
   for (const std::string& part : parts) {
     const std::string more = (line.empty() ? "" : "  ") + part;

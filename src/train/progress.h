@@ -25,8 +25,9 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void count(const StepStats& stats);                                    // after every step that was taken
-  void log_step(int64_t step, const StepStats& stats, int64_t skipped);  // looks at the device
+  void count(const StepStats& stats);  // after every step that was taken
+  // Loss and bits per byte are means since the last log line, the gradient's norm is that of the last step. Looks at the device.
+  void log_step(int64_t step, const StepStats& stats, int64_t skipped);
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
   void finish_line();                                       // before anybody else writes to the terminal
 
@@ -44,9 +45,10 @@ class Progress {
   std::ofstream metrics_;
   std::optional<EventFile> events_;
   Clock::time_point started_, interval_started_;
-  int64_t interval_bytes_ = 0;
-  at::Tensor interval_nll_;    // [] nats over the interval's bytes
-  double validation_s_ = 0.0;  // spent outside of steps since the run started
+  // Since the last log line.
+  int64_t interval_targets_ = 0, interval_bytes_ = 0;
+  at::Tensor interval_loss_, interval_nll_;  // [] nats over its targets, and over its bytes
+  double validation_s_ = 0.0;                // spent outside of steps since the run started
 };
 
 }  // namespace blt

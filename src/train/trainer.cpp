@@ -95,14 +95,13 @@ StepStats Trainer::train_step() {
   const std::vector<Batch> batches = take(*parts_.train, config_.accumulate, step_ + 1);
   seed_step(parts_.seed, step_);
   StepStats stats;
-  int64_t targets = 0;
   for (const Batch& batch : batches) {
-    targets += batch.num_targets;
+    stats.targets += batch.num_targets;
     stats.bytes += batch.num_byte_targets;
   }
   for (const Batch& batch : batches) {
     const LossValue loss = parts_.loss(parts_.model.forward(batch), batch);
-    const at::Tensor share = loss.sum / targets;
+    const at::Tensor share = loss.sum / stats.targets;
     share.backward();
     stats.loss = stats.loss.defined() ? stats.loss + share.detach() : share.detach();
     if (loss.byte_nll.defined())

@@ -43,6 +43,29 @@ TEST_F(ConfigOverride, EntersListsOptionalSectionsAndVariants) {
   EXPECT_EQ(load({"sizes=[]"}).sizes, std::vector<int64_t>{});
 }
 
+TEST_F(ConfigOverride, ASectionGivenWholeReplacesWhatTheFileSays) {
+  const auto file = folder_.write("whole.yaml",
+                                  "encoder: {dim: 16, heads: 2}\ndecoder: {dim: 16, heads: 8}\n"
+                                  "schedule: {kind: cosine, warmup_steps: 7}\n");
+  const auto with = [&](const std::string& text) { return blt::load_config<ExampleConfig>(file, {text}); };
+  EXPECT_EQ(with("encoder={dim: 16}").encoder.heads, 4);
+  EXPECT_EQ(with("decoder={dim: 16}").decoder->heads, 4);
+  EXPECT_EQ(std::get<Cosine>(with("schedule={}").schedule).warmup_steps, 100);
+  EXPECT_EQ(std::get<Cosine>(with("schedule=cosine").schedule).warmup_steps, 100);
+  EXPECT_EQ(std::get<Cosine>(with("schedule.kind=cosine").schedule).warmup_steps, 7);
+  EXPECT_FALSE(with("decoder=null").decoder.has_value());
+  // What breaks a rule now is the override's fault, not that of a line that it replaced.
+  const std::string said = error_of([&] { with("encoder={heads: 5}"); });
+  EXPECT_NE(said.find("override encoder={heads: 5}: encoder.heads: 5 does"), said.npos) << said;
+}
+
+TEST_F(ConfigOverride, NullIsRefusedWhereASectionMustStand) {
+  const std::string wanted = " must be a section (lines of key: value; {} for the defaults), is empty (null)";
+  EXPECT_EQ(problems({"encoder=null", "schedule=null", "encoder="}),
+            "override encoder=null: encoder" + wanted + "\noverride schedule=null: schedule" + wanted +
+                "\noverride encoder=: encoder" + wanted);
+}
+
 TEST_F(ConfigOverride, TextIsTakenAsItIs) {
   EXPECT_EQ(load({"name=a: [b] # c=d"}).name, "a: [b] # c=d");
   EXPECT_EQ(load({"name="}).name, "");

@@ -87,12 +87,26 @@ TEST(ConfigRead, WrongTypesSayWhatIsWantedAndWhatIsThere) {
   EXPECT_EQ(problems("rate: nan"), "run.yaml:1: rate must be a number, is nan");
   EXPECT_EQ(problems("rate: 1.5x"), "run.yaml:1: rate must be a number, is 1.5x");
   EXPECT_EQ(problems("tied: yes"), "run.yaml:1: tied must be true or false, is yes");
-  EXPECT_EQ(problems("tied:"), "run.yaml:1: tied must be true or false, is empty");
+  EXPECT_EQ(problems("tied:"), "run.yaml:1: tied must be true or false, is empty (null)");
   EXPECT_EQ(problems("sizes: 3"), "run.yaml:1: sizes must be a list ([] for none), is 3");
   EXPECT_EQ(problems("sizes: [3, x]"), "run.yaml:1: sizes.1 must be an integer, is x");
-  EXPECT_EQ(problems("encoder: 3"), "run.yaml:1: encoder must be a section (lines of key: value), is 3");
+  EXPECT_EQ(problems("encoder: 3"),
+            "run.yaml:1: encoder must be a section (lines of key: value; {} for the defaults), is 3");
   EXPECT_EQ(problems("name: [a]"), "run.yaml:1: name must be text (\"\" for none), is a list");
-  EXPECT_EQ(problems("sources: [3]"), "run.yaml:1: sources.0 must be a section (lines of key: value), is 3");
+  EXPECT_EQ(problems("sources: [3]"),
+            "run.yaml:1: sources.0 must be a section (lines of key: value; {} for the defaults), is 3");
+}
+
+TEST(ConfigRead, NothingIsNoSectionAndBracesAreTheDefaults) {
+  const std::string wanted = " must be a section (lines of key: value; {} for the defaults), is empty (null)";
+  EXPECT_EQ(problems("steps: 1\nencoder: null"), "run.yaml:2: encoder" + wanted);
+  EXPECT_EQ(problems("encoder:\n#  dim: 8\nschedule:\n"),
+            "run.yaml:1: encoder" + wanted + "\nrun.yaml:3: schedule" + wanted);
+  EXPECT_FALSE(parse("decoder: null").decoder.has_value());
+  EXPECT_FALSE(parse("decoder:").decoder.has_value());
+  EXPECT_EQ(parse("encoder: {}").encoder.dim, 12);
+  EXPECT_EQ(parse("decoder: {}").decoder->dim, 12);
+  EXPECT_TRUE(std::holds_alternative<Cosine>(parse("schedule: {}").schedule));
 }
 
 TEST(ConfigRead, ValuesOutOfBoundsSayTheBounds) {

@@ -126,6 +126,23 @@ TEST(ConfigWrite, EveryDoubleComesBackBitForBit) {
   }
 }
 
+TEST(ConfigCompare, NamesEverySettingThatDiffersWithBothValues) {
+  const auto parse = [](const std::string& text) {
+    return blt::parse_config<ExampleConfig>(text, "run.yaml");
+  };
+  const std::string same = "name: a\nsources: [{path: x}]\ndecoder: {dim: 12}\n";
+  EXPECT_TRUE(blt::compare_configs(parse(same), parse(same)).empty());
+  std::string text;
+  for (const blt::ConfigDifference& difference : blt::compare_configs(
+           parse(same), parse("name: b\nsources: [{path: x, weight: 2}]\nkv_heads: 2\nsizes: [3]\n"
+                              "schedule: constant\ndecoder: {dim: 12, heads: 2}\n")))
+    text += difference.path + ": " + difference.a + " -> " + difference.b + "\n";
+  EXPECT_EQ(
+      text,
+      "name: a -> b\nkv_heads: null -> 2\nsizes: [3, 4, 5] -> [3]\ndecoder.heads: 4 -> 2\n"
+      "sources.0.weight: 1.0 -> 2.0\nschedule: {kind: cosine, warmup_steps: 100} -> {kind: constant}\n");
+}
+
 }  // namespace
 
 }  // namespace blt_test

@@ -43,6 +43,27 @@ TEST(SignalsDeathTest, ASecondTerminationWaitsForTheEnd) {
       testing::ExitedWithCode(0), "");
 }
 
+TEST(SignalsDeathTest, WhereNothingIsToBeSavedASignalEndsTheProcessAtOnce) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    EXPECT_EXIT(
+        {
+          blt::catch_stop_signals();
+          const blt::StopAtOnce starting("nothing is lost");
+          raise(signal);
+          _exit(0);
+        },
+        testing::ExitedWithCode(3), "^nothing is lost\n$");
+  }
+  EXPECT_EXIT(
+      {
+        blt::catch_stop_signals();
+        { const blt::StopAtOnce starting("nothing is lost"); }
+        raise(SIGINT);
+        _exit(blt::stop_requested() ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
 TEST(Signals, ARequestCanBeMadeAndForgotten) {
   EXPECT_FALSE(blt::stop_requested());
   blt::request_stop();

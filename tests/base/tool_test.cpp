@@ -125,6 +125,32 @@ TEST(Tool, WrongUsageIsExitCodeTwoAndSaysWhat) {
   EXPECT_NE(message({"dir", "--data"}), "");
 }
 
+struct RuledOptions {
+  std::vector<std::string> inputs;
+  int64_t max_bytes = 1;
+  static void fields(auto& self, auto&& field) {
+    field("inputs", self.inputs, "Files.");
+    field("max_bytes", self.max_bytes, "Bytes.", at_least(1));
+  }
+  void validate(blt::Errors& errors) const {
+    if (max_bytes == 7) errors.add("max_bytes", "is unlucky");
+    if (inputs.size() > 1) errors.add("inputs", "are too many");
+  }
+  static constexpr blt::Positional kPositional[] = {{"inputs", "FILE"}};
+};
+
+TEST(Tool, BrokenRulesNameTheOptionAsItIsTyped) {
+  const auto message = [](const std::vector<std::string>& arguments) {
+    const Result result = run_tool<RuledOptions>(arguments, [](const RuledOptions&) {});
+    EXPECT_EQ(result.code, 2);
+    return result.err.substr(0, result.err.rfind("blt_test_tool: see blt_test_tool --help\n"));
+  };
+  EXPECT_EQ(message({"a", "b", "--max-bytes", "7"}),
+            "blt_test_tool: --max-bytes: is unlucky\nblt_test_tool: FILE: are too many\n");
+  // A value that could not be read is not blamed for what stands there instead.
+  EXPECT_EQ(message({"--max-bytes", "0"}), "blt_test_tool: --max-bytes must be at least 1, is 0\n");
+}
+
 TEST(Tool, TheBodysExitCodeIsTheTools) {
   const auto stopped = [](const Options&) -> int { return blt::kStopped; };
   EXPECT_EQ(run_tool<Options>({"m", "--data", "x"}, stopped).code, 3);

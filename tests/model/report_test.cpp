@@ -143,6 +143,7 @@ TEST(ModelTable, IsAlignedAndEndsWithTotalsWithAndWithoutTheEntropyModel) {
   EXPECT_EQ(lines[19].substr(0, 6), "total ");
   EXPECT_NE(lines[19].find(" 9,624 "), std::string::npos) << lines[19];
   EXPECT_NE(lines[19].find(" 11,592"), std::string::npos) << lines[19];
+  EXPECT_EQ(model_summary(*model, kContext), "9,624 parameters, 11,592 FLOPs a byte");
   EXPECT_NE(lines[20].find(" 34,776"), std::string::npos) << lines[20];  // three times as much in training
   EXPECT_NE(lines[27].find("total with the entropy model"), std::string::npos);
   EXPECT_NE(lines[27].find(" 15,104 "), std::string::npos) << lines[27];

@@ -158,8 +158,11 @@ TEST_F(BltEval, CutsDocumentsWithAndWithoutOverlap) {
 TEST_F(BltEval, TellsPeopleToo) {
   const ToolResult result = run("blt_eval", model() + " --data " + file("text.txt") + " --sequence-bytes 50");
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  for (const char* said : {"bits per byte ", "entropy model ", "patches ", "3 sequences of at most 50 bytes"})
+  for (const char* said :
+       {"bits per byte ", "entropy model ", "patches ", "sequences        3 of up to 50 bytes\n"})
     EXPECT_NE(result.out.find(said), std::string::npos) << result.out;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 40u) << line;
 }
 
 TEST_F(BltEval, MeasuresAnEntropyModelAlone) {
@@ -253,7 +256,14 @@ TEST_F(BltEval, RefusesCudaWithoutKernelsOrDevice) {
 TEST_F(BltEval, TellsWrongUsage) {
   expect_error("", {"MODEL_DIR"}, 2);
   expect_error(model(), {"--data"}, 2);
-  expect_error(model() + " --data " + file("text.txt") + " --stride 30 --sequence-bytes 20", {"stride"}, 2);
+  expect_error(model() + " --data " + file("text.txt") + " --stride 30 --sequence-bytes 20",
+               {"blt_eval: --stride: 30 bytes"}, 2);
+  // One file for both would hold what was written last.
+  EXPECT_EQ(run("blt_eval", model() + " --data " + file("text.txt") + " --save-logits " + file("x/../both") +
+                                " --per-byte " + file("both"))
+                .exit_code,
+            2);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "both"));
   expect_error(model() + " --data " + file("text.txt") + " --sequence-bytes 0", {"sequence-bytes"}, 2);
   expect_error(model() + " --data " + file("text.txt") + " --device gpu", {"device"}, 2);
   expect_error(model() + " --data " + file("text.txt") + " --strid 3", {"strid"}, 2);

@@ -112,11 +112,13 @@ TEST_F(BltGenerate, SaysWhatIsWrongWithTheCommandLine) {
   expect_wrong_usage("--prompt a --max-bytes 0", "max-bytes");
   expect_wrong_usage("--prompt a --max-bytes -3", "max-bytes");
   expect_wrong_usage("--prompt a --max-bytes many", "max-bytes");
-  expect_wrong_usage("--max-bytes 3", "--prompt-file is missing");
-  expect_wrong_usage("--prompt a --prompt-file b --max-bytes 3", "exclude each other");
-  expect_wrong_usage("--prompt a --max-bytes 3 --greedy --temperature 0.5", "has no effect with greedy");
+  expect_wrong_usage("--max-bytes 3", "--prompt or --prompt-file is missing");
+  expect_wrong_usage("--prompt a --prompt-file b --max-bytes 3",
+                     "--prompt-file: cannot be given together with --prompt");
+  expect_wrong_usage("--prompt a --max-bytes 3 --greedy --temperature 0.5",
+                     "--temperature: has no effect with greedy");
   expect_wrong_usage("--prompt a --max-bytes 3 --temperature 0", "temperature");
-  expect_wrong_usage("--prompt a --max-bytes 3 --top-k 0", "top-k");
+  expect_wrong_usage("--prompt a --max-bytes 3 --top-k 0", "--top-k must be");
   expect_wrong_usage("--prompt a --max-bytes 3 --top-p 1.5", "top-p");
   expect_wrong_usage("--prompt a --max-bytes 3 --seed -1", "seed");
   expect_error("--prompt a --max-bytes 3", "MODEL_DIR is missing", 2);

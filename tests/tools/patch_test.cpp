@@ -87,6 +87,9 @@ TEST_F(BltPatch, ShowsAnyBytesInATerminal) {
   const std::string plain = patch("--mode static --patch-bytes 6 " + file("bytes.txt")).out;
   // The BOS is one of the first six.
   EXPECT_EQ(plain.substr(0, plain.find("12 bytes")), "café|\\n\n\\xff\\x1b[31|m|\n") << plain;
+  write_content(folder_ / "lines.txt", "ab\nc");
+  EXPECT_EQ(patch("--mode static --patch-bytes 4 " + file("lines.txt")).out,
+            "ab\\n|\nc|\n4 bytes, 2 patches, 2.000 bytes each\n");
   const std::string colored = patch("--color always --mode byte " + file("bytes.txt")).out;
   EXPECT_NE(colored.find("\x1b[38;5;16;48;5;153m"), std::string::npos);
   EXPECT_NE(colored.find("\\xc3"), std::string::npos) << "half of a character is shown as a byte";
@@ -110,7 +113,8 @@ TEST_F(BltPatch, RefusesBadInput) {
   expect_error(file("text.txt"), "MODEL_DIR", 2);
   expect_error("--mode space " + file("model") + " " + file("text.txt"), "one FILE", 2);
   expect_error("--mode words " + file("text.txt"), "mode", 2);
-  expect_error("--mode space --patch-bytes 3 " + file("text.txt"), "--mode static", 2);
+  expect_error("--mode space --patch-bytes 3 " + file("text.txt"),
+               "blt_patch: --patch-bytes: belongs to --mode static", 2);
   expect_error("--mode space " + file("none.txt"), "none.txt", 1);
   expect_error(file("nowhere") + " " + file("text.txt"), "nowhere", 1);
   write_content(folder_ / "empty.txt", "");

@@ -141,12 +141,15 @@ TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {
   EXPECT_EQ(older.exit_code, 1);
   EXPECT_NE(older.err.find("step_00000006 is newer"), std::string::npos) << older.err;
   EXPECT_EQ(train("out", "--resume " + file("nothing")).exit_code, 1);
+  const ToolResult folder = train("out", "--resume " + folder_.string());
+  EXPECT_EQ(folder.exit_code, 1);
+  EXPECT_NE(folder.err.find("name a checkpoint"), std::string::npos) << folder.err;
   const ToolResult seed = train("out", "--resume auto seed=7");
   EXPECT_EQ(seed.exit_code, 1);
   EXPECT_NE(seed.err.find("seed"), std::string::npos) << seed.err;
   const ToolResult width = train("out", "--resume auto model.local_dim=32");
   EXPECT_EQ(width.exit_code, 1);
-  EXPECT_NE(width.err.find("step_00000006/model.safetensors"), std::string::npos) << width.err;
+  EXPECT_NE(width.err.find("model.local_dim was 16, is 32"), std::string::npos) << width.err;
 
   // Cut short anywhere: the one before is used, and the damaged one named.
   for (const char* name : {"model.safetensors", "optimizer.safetensors", "trainer_state.json"}) {
@@ -162,6 +165,108 @@ TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {
     EXPECT_NE(result.err.find("going on from " + file("out/step_00000004")), std::string::npos) << result.err;
     write_content(path, whole);
   }
+}
+
+TEST_F(BltTrainResume, RefusesSettingsThatWouldChangeTheRun) {
+  ASSERT_EQ(train("out", "train.steps=4").exit_code, 0);
+  const auto before = snapshot(folder_ / "out");
+  const ToolResult changed =
+      train("out",
+            "--resume auto train.steps=6 data.sequence_bytes=64 data.shuffle_sequences=9 "
+            "data.sources.0.weight=3 patching.max_patch_length=5 model.window=16");
+  EXPECT_EQ(changed.exit_code, 1);
+  for (const char* said :
+       {"out/step_00000004: was made with other settings",
+        "\nblt_train: data.sequence_bytes was 128, is 64\n",
+        "\nblt_train: data.shuffle_sequences was 8, is 9\n",
+        "\nblt_train: data.sources.0.weight was 1.0, is 3.0\n", "\nblt_train: model.window was 32, is 16\n",
+        "\nblt_train: patching.max_patch_length was null, is 5\n"})
+    EXPECT_NE(changed.err.find(said), std::string::npos) << said << " is not in " << changed.err;
+  EXPECT_EQ(changed.err.find("train.steps"), std::string::npos) << changed.err;
+  EXPECT_EQ(snapshot(folder_ / "out"), before);
+  // What may change: how long and how fast to train, how often something happens, what to validate on.
+  const ToolResult allowed =
+      train("out",
+            "--resume auto train.steps=6 train.accumulate=1 train.optimizer.learning_rate=1e-4 "
+            "train.schedule.kind=constant train.eval_every=1 train.log_every=2 "
+            "data.validation.0.paths.0=" +
+                file("train.txt") + " data.patch_cache_mib=1 model.local_encoder.dropout=0.3");
+  EXPECT_EQ(allowed.exit_code, 0) << allowed.err;
+  // In the entropy model's phase likewise.
+  ASSERT_EQ(train("cut", "model=null").exit_code, 0);
+  const ToolResult entropy =
+      train("cut", "--resume auto model=null entropy_model.sequence_bytes=32 entropy_model.model.window=8");
+  EXPECT_EQ(entropy.exit_code, 1);
+  for (const char* said : {"data.sequence_bytes was 128, is 32", "entropy_model.model.window was 16, is 8"})
+    EXPECT_NE(entropy.err.find(said), std::string::npos) << said << " is not in " << entropy.err;
+}
+
+TEST_F(BltTrainResume, TheFolderOfARunMeansItsNewestCheckpoint) {
+  ASSERT_EQ(train("whole").exit_code, 0);
+  ASSERT_EQ(train("out", "train.checkpoint_every=5").exit_code, 0);
+  fs::remove_all(folder_ / "out/step_00000010");
+  // Into the same folder, and from the entropy model's phase into another one.
+  const ToolResult same = train("out", "--resume " + file("out"));
+  ASSERT_EQ(same.exit_code, 0) << same.err;
+  EXPECT_NE(same.err.find("going on from " + file("out/step_00000005")), std::string::npos) << same.err;
+  expect_equal_checkpoints("whole/step_00000010", "out/step_00000010");
+  for (const char* step : {"out/step_00000005", "out/step_00000010"}) fs::remove_all(folder_ / step);
+  ASSERT_EQ(train("other", "--resume " + file("out/")).exit_code, 0);
+  expect_equal_checkpoints("whole/step_00000010", "other/step_00000010");
+}
+
+TEST_F(BltTrainResume, TwoRunsAreKeptOutOfOneFolder) {
+  const std::string arguments =
+      file("run.yaml") + " output=" + file("out") + " train.steps=100000 entropy_model.train.steps=100000";
+  const pid_t process = start(arguments);
+  for (int i = 0; i < 600 && !fs::exists(folder_ / "out/entropy_model/metrics.jsonl"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  for (const std::string resume : {"", "--resume auto"}) {
+    const ToolResult second = train("out", resume);
+    EXPECT_EQ(second.exit_code, 1);
+    EXPECT_NE(second.err.find(file("out") + ": process " + std::to_string(process) + " on "),
+              std::string::npos)
+        << second.err;
+  }
+  kill(process, SIGKILL);  // leaves its file behind, which locks nothing
+  wait_for(process);
+  EXPECT_TRUE(fs::exists(folder_ / "out/run.lock"));
+  ASSERT_EQ(train("out", "--resume auto").exit_code, 0);
+  EXPECT_FALSE(fs::exists(folder_ / "out/run.lock"));
+}
+
+TEST_F(BltTrainResume, SaysWhyTheOutputCannotBeWritten) {
+  const ToolResult result = train("valid.txt/out");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.err.find("valid.txt/out: cannot make this folder: Not a directory"), std::string::npos)
+      << result.err;
+  // A folder stands where the file should.
+  fs::create_directories(folder_ / "out/entropy_model/metrics.jsonl");
+  const ToolResult metrics = train("out");
+  EXPECT_EQ(metrics.exit_code, 1);
+  EXPECT_NE(metrics.err.find("metrics.jsonl: cannot "), std::string::npos) << metrics.err;
+  EXPECT_NE(metrics.err.find(": Is a directory"), std::string::npos) << metrics.err;
+}
+
+// The sample of text that calibration reads takes this entropy model many seconds.
+TEST_F(BltTrainResume, ASignalBeforeTheFirstStepEndsItAtOnce) {
+  const std::string arguments =
+      file("run.yaml") + " output=" + file("out") +
+      " entropy_model.model='{dim: 256, layers: 6, heads: 4}' entropy_model.train.steps=1";
+  const pid_t process = start(arguments);
+  for (int i = 0;
+       i < 1200 && content_of(file("log")).find("finding the patching threshold") == std::string::npos; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  const auto sent = std::chrono::steady_clock::now();
+  kill(process, SIGINT);
+  const int status = wait_for(process);
+  EXPECT_LT(std::chrono::steady_clock::now() - sent, std::chrono::seconds(2));
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 3);
+  const std::string log = content_of(file("log"));
+  EXPECT_NE(log.find("nothing is lost"), std::string::npos) << log;
+  EXPECT_EQ(log.find(" nats: "), log.npos) << "calibration was done before the signal came: " << log;
 }
 
 TEST_F(BltTrainResume, KeepsTheNewestAndTheBest) {
@@ -282,6 +387,13 @@ TEST_F(BltTrainResume, PrintsTheConfigWithItsCosts) {
   const ToolResult result = train("out", "--print-config");
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_NE(result.out.find("\n# total with the entropy model "), std::string::npos) << result.out;
+  // An entropy model that is there already counts too; one that is not there yet is said not to.
+  ASSERT_EQ(train("entropy", "model=null entropy_model.train.steps=1").exit_code, 0);
+  const std::string given = "--print-config 'entropy_model={kind: directory, path: ";
+  const std::string there = train("out", given + file("entropy/entropy_model/latest") + "}'").out;
+  EXPECT_EQ(there.substr(there.find("\n# module")), result.out.substr(result.out.find("\n# module")));
+  EXPECT_NE(train("out", given + file("nothing") + "}'").out.find("# without the entropy model: "),
+            std::string::npos);
   write_content(folder_ / "again.yaml", result.out);  // it is still a config
   EXPECT_EQ(run("blt_train", file("again.yaml") + " --print-config").out, result.out);
 }

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -134,6 +136,30 @@ TEST_F(BltTrain, RepeatsItsNumbers) {
                content_of(folder_ / "runs/three/latest/model.safetensors"));
 }
 
+TEST_F(BltTrain, LogsTheMeansOfTheStepsSinceTheLastLine) {
+  const std::string path = config("means", {kData, "patching: {rule: {kind: space}}\n", kModel, kTrain});
+  const auto rows = [&](const std::string& name, int log_every) {
+    train(path + " data.eos=false train.log_every=" + std::to_string(log_every) + " output=" + file(name));
+    std::istringstream metrics(content_of(folder_ / name / "metrics.jsonl"));
+    std::vector<json> found;
+    for (std::string line; std::getline(metrics, line);)
+      if (json row = json::parse(line); row.contains("loss")) found.push_back(row);
+    return found;
+  };
+  const std::vector<json> each = rows("each", 1), fourth = rows("fourth", 4);
+  ASSERT_EQ(each.size(), 12u);
+  ASSERT_EQ(fourth.size(), 3u);
+  for (size_t i = 0; i < fourth.size(); ++i) {
+    double sum = 0;
+    for (size_t j = 4 * i; j < 4 * i + 4; ++j) sum += each[j]["loss"].get<double>();
+    EXPECT_NEAR(fourth[i]["loss"].get<double>(), sum / 4, 0.02) << "batches differ a little in size";
+    EXPECT_GT(std::abs(fourth[i]["loss"].get<double>() - each[4 * i + 3]["loss"].get<double>()), 0.03);
+    // Every target is a byte: both say the same.
+    EXPECT_NEAR(fourth[i]["loss"].get<double>() / std::numbers::ln2, fourth[i]["bits_per_byte"].get<double>(),
+                1e-4);
+  }
+}
+
 TEST_F(BltTrain, PrintsTheResolvedConfig) {
   const ToolResult result = train(config("print", {kData, kEntropyModel, kPatching, kModel, kTrain}) +
                                   " --print-config model.ngram.rows=77");
@@ -148,6 +174,10 @@ TEST_F(BltTrain, ReportsAllMistakesOfAConfigAtOnce) {
   expect_error(path, {"wrong.yaml:7: model.local_dimm is not a known key (did you mean local_dim?)",
                       "wrong.yaml:8: train.steps", "wrong.yaml:9: seed"});
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+  expect_error(config("null", {kData, kPatching, kModel, kTrain}) + " train=null data=null patching=null",
+               {"override train=null: train must be a section", "override data=null: data must be a section",
+                "override patching=null: patching must be a section"});
+  expect_error(config("nothing", {kData, kModel, "train:\n"}), {"nothing.yaml:14: train must be a section"});
   write_content(path, "output: [unclosed\n");
   expect_error(path, {"wrong.yaml"});
   expect_error(file("none.yaml"), {"none.yaml"});
@@ -211,7 +241,8 @@ TEST_F(BltTrain, NeverWritesOverAnotherRun) {
 
 TEST_F(BltTrain, TellsWrongUsage) {
   expect_error("", {"CONFIG.yaml"}, 2);
-  expect_error(config("usage", {kData}) + " steps", {"section.key=value"}, 2);
+  expect_error(config("usage", {kData}) + " steps", {"blt_train: steps is not of the form section.key=value"},
+               2);
   expect_error(config("usage", {kData}) + " --stepss 3", {"--stepss"}, 2);
   EXPECT_EQ(run("blt_train", "--help").exit_code, 0);
   EXPECT_NE(run("blt_train", "--help-config").out.find("model.local_encoder.heads"), std::string::npos);

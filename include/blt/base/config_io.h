@@ -21,6 +21,13 @@ struct FieldDoc {
   std::string help;
 };
 
+// A setting in which two configs differ.
+struct ConfigDifference {
+  std::string
+      path;  // "model.ngram.rows"; of a list or an optional as a whole where it has not as many elements in both
+  std::string a, b;  // the values as YAML, in one line
+};
+
 namespace config_detail {
 void load(ConfigValue section, const std::filesystem::path& file, const std::vector<std::string>& overrides);
 void parse(ConfigValue section, std::string_view text, const std::string& name, std::string_view at);
@@ -28,15 +35,18 @@ void check(ConfigValue section, const std::string& name);
 std::string to_yaml(ConfigValue section);
 std::string to_json(ConfigValue section);
 std::vector<FieldDoc> describe(ConfigValue section);
+std::vector<ConfigDifference> compare(ConfigValue a, ConfigValue b);
 }  // namespace config_detail
 
 // Reads a YAML file, then applies the overrides in their order: "model.ngram.rows=1000",
 // "sources.0.path=more.txt" (an index equal to the length of the list appends), "patcher.kind=space",
-// "model.ngram={rows: 10}". Keys that are absent keep their defaults.
+// "model.ngram={rows: 10}". Keys that are absent keep their defaults. A section that is given whole, in the file
+// or in an override, is its defaults and what stands in it: "model={}" is the default model, whatever the file
+// says of it. null (and in a file nothing at all) is not {}: it is an error but for what is optional, which is
+// absent then.
 //
-// Numbers: integers as 500000 or 500_000; floating point as 3e-4. null: an optional that is absent. Paths in
-// the file are relative to the file's folder, paths in overrides to the working directory; both become
-// absolute ("-" stays, it means standard input).
+// Numbers: integers as 500000 or 500_000; floating point as 3e-4. Paths in the file are relative to the file's
+// folder, paths in overrides to the working directory; both become absolute ("-" stays, it means standard input).
 //
 // Throws blt::Error with every problem, one per line, in the order of the file: unknown or repeated keys,
 // wrong types, values out of bounds, unknown names and kinds, and what the sections' `validate` finds.
@@ -74,6 +84,12 @@ std::string to_yaml(const S& section) {
 template <Section S>
 std::string to_json(const S& section) {
   return config_detail::to_json(config_value(section));
+}
+
+// Every setting in which they differ, in the order of the fields.
+template <Section S>
+std::vector<ConfigDifference> compare_configs(const S& a, const S& b) {
+  return config_detail::compare(config_value(a), config_value(b));
 }
 
 // Every field, sections before their fields, every kind of every variant.

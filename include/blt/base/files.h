@@ -50,6 +50,9 @@ class AtomicDirectory {
   std::filesystem::path final_, temporary_;
 };
 
+// For streams that failed: throws with the reason in errno, which the caller had set to 0 before it wrote.
+[[noreturn]] void throw_write_error(const std::filesystem::path& path);
+
 // "312 bytes", "1.5 MiB"
 std::string format_bytes(uint64_t num_bytes);
 

@@ -17,4 +17,14 @@ void request_stop();
 // Forgets an earlier request.
 void clear_stop_request();
 
+// A stretch that has nothing to save and no place to ask: while one lives, a signal that catch_stop_signals() catches writes `message`
+// and a line break to standard error and ends the process at once with ExitCode::kStopped. One at a time; `message` must outlive it.
+class StopAtOnce {
+ public:
+  explicit StopAtOnce(const char* message);
+  ~StopAtOnce();
+  StopAtOnce(const StopAtOnce&) = delete;
+  StopAtOnce& operator=(const StopAtOnce&) = delete;
+};
+
 }  // namespace blt

@@ -65,8 +65,7 @@ struct ConfigOptions {
 
   void validate(Errors& errors) const {
     for (const std::string& text : overrides)
-      if (text.find('=') == text.npos)
-        errors.add("overrides", text + " is not of the form section.key=value");
+      if (text.find('=') == text.npos) errors.add("", text + " is not of the form section.key=value");
   }
   C load() const { return load_config<C>(config, overrides); }
 };

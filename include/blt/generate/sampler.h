@@ -29,7 +29,7 @@ struct SamplerConfig {
           between(0, 1));
     field("min_p", self.min_p, "Choose among ids that are at least this share as likely as the likeliest.",
           between(0, 1));
-    field("seed", self.seed, "Of the random choices: equal seeds choose alike.", at_least(0));
+    field("seed", self.seed, "Seed of the random choices: equal seeds choose alike.", at_least(0));
   }
   // Greedy and any of temperature, top_k, top_p and min_p exclude each other.
   void validate(Errors& errors) const;

@@ -60,6 +60,10 @@ std::vector<ModuleCost> module_costs(const EntropyModelImpl& model, const CostCo
 double flops_per_byte(const BltImpl& model, const CostContext& context);
 double flops_per_byte(const EntropyModelImpl& model, const CostContext& context);
 
+// "251,936 parameters, 228,936 FLOPs a byte": for a line in a log.
+std::string model_summary(const BltImpl& model, const CostContext& context);
+std::string model_summary(const EntropyModelImpl& model, const CostContext& context);
+
 // The rows above as aligned text with totals, forward and in training. With an entropy model: its rows, and
 // the totals without it (as the paper counts) and with it.
 std::string model_table(const BltImpl& model, const EntropyModelImpl* entropy_model,

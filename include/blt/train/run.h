@@ -11,11 +11,13 @@
 namespace blt {
 
 struct RunOptions {
-  // A model directory to start from (fine-tuning). A BLT's brings its shape, its entropy model and, where the config does not say another rule or threshold, its patching; the config then
-  // has no `model` and no `entropy_model`. An entropy model's brings its shape and initialises the entropy model that is trained.
+  // A model directory to start from (fine-tuning). A BLT's brings its shape, its entropy model and, where the config does not say another
+  // rule or threshold, its patching; the config then has no `model` and no `entropy_model`. An entropy model's brings its shape and
+  // initialises the entropy model that is trained.
   std::optional<std::filesystem::path> init;
-  // "auto": go on from the newest whole checkpoint in config.output, or start there when it has none. Else: go on from this checkpoint.
-  // The config (and init) are those that the run was started with; steps and how often things happen may change.
+  // "auto": go on from the newest whole checkpoint in config.output, or start there when it has none. Else: go on from this checkpoint, or
+  // from the newest whole one in this folder of a run. The config (and init) are those that the run was started with, but for `output`, all
+  // of `train`, data.validation, data.patch_cache_mib and the models' dropout.
   std::optional<std::string> resume;
   // Build everything, train one step of each model, write nothing.
   bool check = false;
@@ -26,7 +28,10 @@ struct RunOptions {
 // them (docs/formats.md). A run that was stopped or killed and goes on gives the same numbers as one that never stopped, on the CPU bit
 // for bit.
 //
-// Throws blt::Error for what the user did wrong; a run never writes over another.
+// A signal that catch_stop_signals() catches saves and stops (kStopped); before the first step, when there is nothing to save, it ends the
+// process at once.
+//
+// Throws blt::Error for what the user did wrong; a run never writes over another, nor into a folder that another process writes into.
 Trainer::Outcome run(RunConfig config, const RunOptions& options = {});
 
 // The parameters and FLOPs of the config's models (model/report.h), counted without allocating them.

@@ -98,6 +98,7 @@ struct StepStats {
   at::Tensor loss = {};      // [] per target, nats
   at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
   ClipResult clip;
+  int64_t targets = 0;
   int64_t bytes = 0;  // byte targets
 };
 
