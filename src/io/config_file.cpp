@@ -27,6 +27,7 @@ constexpr std::pair<std::string_view, std::string_view> kSections[] = {
     {"blt.ngram.sizes", "encoder_hash_byte_group_size"},
     {"blt.ngram.rows", "encoder_hash_byte_group_vocab"},
     {"blt.ngram.functions", "encoder_hash_byte_group_nb_functions"},
+    {"blt.ngram.dropout", "encoder_hash_byte_group_dropout"},
     {"blt.", ""},
     {"patching.", ""}};
 constexpr std::pair<std::string_view, std::string_view> kKeys[] = {

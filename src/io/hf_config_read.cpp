@@ -183,6 +183,7 @@ BltConfig read_blt(const JsonSection& root) {
   config.ngram.sizes = root.integers("encoder_hash_byte_group_size", NgramConfig().sizes);
   config.ngram.rows = root.integer("encoder_hash_byte_group_vocab", 500002);
   config.ngram.functions = root.integer("encoder_hash_byte_group_nb_functions", 1);
+  config.ngram.dropout = root.number("encoder_hash_byte_group_dropout", 0.0);
   if (config.ngram.functions == 0) config.ngram = {.sizes = {}};
 
   config.local_encoder.cross_attention = encoder.boolean("cross_attn_all_layers", false)

@@ -1,12 +1,25 @@
 #include "blt/model/ngram_embedding.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <string>
 
 #include "blt/model/parameters.h"
 
 namespace blt {
+namespace {
+
+int64_t random_seed() {
+  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+  const std::lock_guard lock(generator.mutex());
+  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
+}
+
+}  // namespace
 
 void NgramConfig::validate(Errors& errors) const {
   const int64_t tables = hash().num_tables();
@@ -16,7 +29,8 @@ void NgramConfig::validate(Errors& errors) const {
                    " rows make more than 2^31 - 1 rows in all; choose fewer rows, sizes or functions");
 }
 
-NgramEmbeddingImpl::NgramEmbeddingImpl(const NgramConfig& config, int64_t dim) : hash_(config.hash()) {
+NgramEmbeddingImpl::NgramEmbeddingImpl(const NgramConfig& config, int64_t dim)
+    : hash_(config.hash()), dropout_(config.dropout) {
   const double std = 1.0 / std::sqrt(static_cast<double>(dim));
   byte_table = register_parameter("byte_table", new_parameter({kVocabulary, dim}));
   truncated_normal_(byte_table, std);
@@ -26,7 +40,9 @@ NgramEmbeddingImpl::NgramEmbeddingImpl(const NgramConfig& config, int64_t dim) :
 }
 
 at::Tensor NgramEmbeddingImpl::forward(const at::Tensor& bytes, const Segments& documents) {
-  return ops::ngram_embedding(bytes, documents, byte_table, ngram_table, hash_, &row_gradients);
+  NgramDropout dropout;
+  if (is_training() && dropout_ > 0 && ngram_table.defined()) dropout = {dropout_, random_seed()};
+  return ops::ngram_embedding(bytes, documents, byte_table, ngram_table, hash_, &row_gradients, dropout);
 }
 
 }  // namespace blt

@@ -134,6 +134,7 @@ std::vector<Example> examples() {
     c.entropy_model->norm_eps = 1e-4;
     c.blt.local_decoder.dropout = 0.25;
     c.entropy_model->dropout = 0.125;
+    c.blt.ngram.dropout = 0.75;
   });
   add("windows", true, [](ModelConfig& c) {
     c.blt.window = 7;

@@ -204,6 +204,33 @@ TEST(Blt, DropoutActsInTrainingOnly) {
   EXPECT_FALSE(torch::equal(first, plain->forward(batch)));
 }
 
+TEST(Blt, DropoutOfNgramsActsInTrainingOnlyAndFollowsTheRandomNumbers) {
+  BltConfig config = small_config();
+  torch::manual_seed(12);
+  Blt plain(config);
+  config.ngram.dropout = 0.4;
+  torch::manual_seed(12);
+  Blt dropping(config);
+  std::mt19937_64 rng(13);
+  const Batch batch = Batch::pack(random_documents(rng, {50}));
+  dropping->eval();
+  EXPECT_TRUE(torch::equal(dropping->forward(batch), plain->forward(batch)));
+  dropping->train();
+  const auto seeded = [&](uint64_t seed) {
+    torch::manual_seed(seed);
+    return dropping->forward(batch);
+  };
+  const at::Tensor first = seeded(1);
+  EXPECT_TRUE(torch::equal(first, seeded(1)));
+  EXPECT_FALSE(torch::equal(first, seeded(2)));
+  EXPECT_FALSE(torch::equal(first, dropping->forward(batch)));
+  EXPECT_FALSE(torch::equal(first, plain->forward(batch)));
+  first.sum().backward();
+  plain->forward(batch).sum().backward();
+  EXPECT_LT(dropping->local_encoder->embedding->row_gradients[0].count.item<int>(),
+            plain->local_encoder->embedding->row_gradients[0].count.item<int>());
+}
+
 TEST(Blt, TiedEmbeddingsShareOneMatrix) {
   BltConfig config = small_config();
   config.tie_embeddings = true;

@@ -4,6 +4,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/embedding.h>
 
+#include <cmath>
+
 #include "blt/ops/ngram_embedding.h"
 #include "blt/ops/row_adamw.h"
 #include "op_case.h"
@@ -32,6 +34,27 @@ inline at::Tensor plain_ngram_ids(const at::Tensor& bytes, const Segments& docum
   return ids;
 }
 
+// SplitMix64 as its paper writes it: a generator that is stepped.
+inline std::vector<uint64_t> plain_split_mix(uint64_t seed, int64_t count) {
+  std::vector<uint64_t> numbers;
+  for (uint64_t state = seed; count-- > 0;) {
+    uint64_t z = state += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    numbers.push_back(z ^ (z >> 31));
+  }
+  return numbers;
+}
+
+// [T, tables] float64: what each look-up is multiplied by.
+inline at::Tensor plain_dropout(int64_t T, int64_t tables, const NgramDropout& dropout) {
+  at::Tensor factor = at::zeros({T, tables}, at::kDouble);
+  double* f = factor.data_ptr<double>();
+  for (const uint64_t number : plain_split_mix(static_cast<uint64_t>(dropout.seed), T * tables))
+    *f++ = std::ldexp(static_cast<double>(number), -64) < dropout.probability ? 0 : dropout.scale();
+  return factor;
+}
+
 inline std::string describe(const NgramHash& hash) {
   std::string result =
       "rows" + std::to_string(hash.rows) + " functions" + std::to_string(hash.functions) + " n";
@@ -40,7 +63,8 @@ inline std::string describe(const NgramHash& hash) {
 }
 
 // Inputs: byte table, n-gram table (not differentiated here: its gradient are rows), ids.
-inline OpCase ngram_embedding_case(int64_t T, int64_t D, int64_t C, const NgramHash& hash) {
+inline OpCase ngram_embedding_case(int64_t T, int64_t D, int64_t C, const NgramHash& hash,
+                                   const NgramDropout& dropout = {}) {
   constexpr int64_t kIds = 30;
   Rng seeded(13);
   const Segments documents = seeded.segments(T, D);
@@ -48,19 +72,21 @@ inline OpCase ngram_embedding_case(int64_t T, int64_t D, int64_t C, const NgramH
   const at::Tensor ids = hash.num_tables() > 0 && T < 1000 ? plain_ngram_ids(bytes, documents, hash)
                                                            : ops::ngram_ids(bytes, documents, hash);
   OpCase c;
-  c.name =
-      "T" + std::to_string(T) + " D" + std::to_string(D) + " C" + std::to_string(C) + " " + describe(hash);
+  c.name = "T" + std::to_string(T) + " D" + std::to_string(D) + " C" + std::to_string(C) + " " +
+           describe(hash) + (dropout.probability > 0 ? " dropout" + std::to_string(dropout.probability) : "");
   c.inputs = [=](Rng& rng) -> Tensors {
     Tensors inputs{rng.normal({kIds, C}), at::Tensor(), bytes};
     if (hash.num_tables() > 0) inputs[1] = rng.normal({hash.num_tables() * hash.rows, C});
     return inputs;
   };
   c.op = [=](const Tensors& in) {
-    return ops::ngram_embedding(in[2], documents.to(in[0].device()), in[0], in[1], hash, nullptr);
+    return ops::ngram_embedding(in[2], documents.to(in[0].device()), in[0], in[1], hash, nullptr, dropout);
   };
+  const at::Tensor factor = plain_dropout(T, hash.num_tables(), dropout);
   c.reference = [=](const Tensors& in) {
     at::Tensor total = at::embedding(in[0], bytes);
-    for (int64_t t = 0; t < hash.num_tables(); ++t) total = total + at::embedding(in[1], ids.select(1, t));
+    for (int64_t t = 0; t < hash.num_tables(); ++t)
+      total = total + at::embedding(in[1], ids.select(1, t)) * factor.select(1, t).unsqueeze(1);
     return total;
   };
   c.differentiable = {0};

@@ -14,7 +14,9 @@ BLT_OP_TESTS(NgramEmbedding, ngram_embedding_case(29, 3, 5, {{3, 4, 5}, 41, 1}),
              ngram_embedding_case(29, 3, 16, {{8, 1, 3, 3}, 7, 2}),
              ngram_embedding_case(29, 29, 33, {{2, 4}, 1, 1}), ngram_embedding_case(1, 1, 1, {{6}, 3, 12}),
              ngram_embedding_case(40, 2, 20, {}), ngram_embedding_case(0, 0, 8, {{3, 4}, 5, 1}),
-             ngram_embedding_case(2000, 3, 24, {{3, 4, 5}, 1000, 1}));
+             ngram_embedding_case(2000, 3, 24, {{3, 4, 5}, 1000, 1}),
+             ngram_embedding_case(700, 3, 21, {{3, 4, 5}, 100, 2}, {0.3, -77}),
+             ngram_embedding_case(29, 3, 5, {{3, 4}, 41, 1}, {1.0, 5}));
 
 namespace blt {
 namespace {
@@ -79,12 +81,27 @@ Tables random_tables(const NgramHash& hash, int64_t C, at::ScalarType dtype = at
 
 // The rows of one backward pass with the gradient `weights`.
 RowGradient backward_rows(const at::Tensor& bytes, const Segments& documents, Tables tables,
-                          const NgramHash& hash, const at::Tensor& weights) {
+                          const NgramHash& hash, const at::Tensor& weights,
+                          const NgramDropout& dropout = {}) {
   tables.ngrams = tables.ngrams.detach().requires_grad_();
   std::vector<RowGradient> gradients;
-  ops::ngram_embedding(bytes, documents, tables.bytes, tables.ngrams, hash, &gradients).backward(weights);
+  ops::ngram_embedding(bytes, documents, tables.bytes, tables.ngrams, hash, &gradients, dropout)
+      .backward(weights);
   TORCH_CHECK(gradients.size() == 1 && !tables.ngrams.grad().defined(), "one gradient, as rows");
   return gradients[0];
+}
+
+// The rows of a gradient, as dense gradients in float64 with look-ups left out say them.
+at::Tensor dense_gradient(const at::Tensor& bytes, const Segments& documents, const at::Tensor& table,
+                          const NgramHash& hash, const at::Tensor& weights, const NgramDropout& dropout) {
+  at::Tensor dense = table.to(at::kDouble).detach().requires_grad_();
+  const at::Tensor ids = plain_ngram_ids(bytes, documents, hash);
+  const at::Tensor factor = plain_dropout(bytes.size(0), hash.num_tables(), dropout);
+  at::Tensor total = at::zeros(weights.sizes(), at::kDouble);
+  for (int64_t t = 0; t < hash.num_tables(); ++t)
+    total = total + at::embedding(dense, ids.select(1, t)) * factor.select(1, t).unsqueeze(1);
+  total.backward(weights.to(at::kDouble));
+  return dense.grad();
 }
 
 TEST(NgramEmbedding, TouchedRowsAreTheDenseGradient) {
@@ -103,16 +120,89 @@ TEST(NgramEmbedding, TouchedRowsAreTheDenseGradient) {
       EXPECT_EQ(rows.ids.size(0), count);
       EXPECT_TRUE(rows.ids.diff().gt(0).all().item<bool>());
 
-      at::Tensor dense = tables.ngrams.to(at::kDouble).detach().requires_grad_();
-      const at::Tensor ids = plain_ngram_ids(bytes, documents, hash);
-      at::Tensor total = at::zeros({T, 21}, at::kDouble);
-      for (int64_t t = 0; t < hash.num_tables(); ++t) total = total + at::embedding(dense, ids.select(1, t));
-      total.backward(weights.to(at::kDouble));
-      EXPECT_EQ(count, dense.grad().ne(0).any(1).sum().item<int64_t>());
+      const at::Tensor expected = dense_gradient(bytes, documents, tables.ngrams, hash, weights, {});
+      EXPECT_EQ(count, expected.ne(0).any(1).sum().item<int64_t>());
       const double tolerance = dtype == at::kDouble ? 1e-13 : 2e-5;
-      EXPECT_TRUE(at::allclose(dense_rows(rows, dense.size(0), 21).to(at::kDouble), dense.grad(), tolerance,
+      EXPECT_TRUE(at::allclose(dense_rows(rows, expected.size(0), 21).to(at::kDouble), expected, tolerance,
                                tolerance));
     }
+}
+
+TEST(NgramDropout, RowsThatWereLeftOutAreNotTouchedAndOthersHaveTheDenseGradient) {
+  const NgramHash hash{{4, 2, 3}, 61, 2};
+  Rng rng(7);
+  const Segments documents = rng.segments(300, 9);
+  const at::Tensor bytes = rng.integer({300}, 0, 3);
+  const at::Tensor weights = rng.normal({300, 21});
+  const auto touched = [&](const NgramDropout& dropout) {
+    return backward_rows(bytes, documents, random_tables(hash, 21), hash, weights.to(at::kFloat), dropout)
+        .count.item<int32_t>();
+  };
+  for (const NgramDropout& dropout : {NgramDropout{0.1, 1}, NgramDropout{0.9, 2}, NgramDropout{0.999, 4}})
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16}) {
+      const Tables tables = random_tables(hash, 21, dtype);
+      const RowGradient rows = backward_rows(bytes, documents, tables, hash, weights.to(dtype), dropout);
+      const at::Tensor expected =
+          dense_gradient(bytes, documents, tables.ngrams, hash, weights.to(dtype), dropout);
+      EXPECT_EQ(rows.count.item<int64_t>(), expected.ne(0).any(1).sum().item<int64_t>());
+      EXPECT_EQ(rows.values.scalar_type(), dtype == at::kDouble ? at::kDouble : at::kFloat);
+      const double tolerance = dtype == at::kDouble ? 1e-13 : 2e-5;
+      EXPECT_TRUE(at::allclose(dense_rows(rows, expected.size(0), 21).to(at::kDouble), expected, tolerance,
+                               tolerance))
+          << dtype << " " << dropout.probability;
+    }
+  EXPECT_LT(touched({0.9, 2}), touched({}));
+  EXPECT_EQ(touched({1.0, 2}), 0);
+}
+
+// Central differences of the forward in the table: the backward leaves out what the forward does.
+TEST(NgramDropout, TheRowsAreTheDerivativeOfTheForward) {
+  const NgramHash hash{{2, 3}, 13, 1};
+  const NgramDropout dropout{0.4, 99};
+  Rng rng(3);
+  const Segments documents = rng.segments(40, 2);
+  const at::Tensor bytes = rng.integer({40}, 0, 4);
+  const Tables tables = random_tables(hash, 3, at::kDouble);
+  const at::Tensor weights = rng.normal({40, 3});
+  const auto objective = [&](const at::Tensor& table) {
+    return (ops::ngram_embedding(bytes, documents, tables.bytes, table, hash, nullptr, dropout) * weights)
+        .sum()
+        .item<double>();
+  };
+  const at::Tensor gradient =
+      dense_rows(backward_rows(bytes, documents, tables, hash, weights, dropout), 26, 3);
+  for (int64_t row = 0; row < 26; ++row) {
+    at::Tensor above = tables.ngrams.clone(), below = tables.ngrams.clone();
+    above[row][1] += 1e-5;
+    below[row][1] -= 1e-5;
+    EXPECT_NEAR(gradient[row][1].item<double>(), (objective(above) - objective(below)) / 2e-5, 1e-7) << row;
+  }
+}
+
+TEST(NgramDropout, LooksUpTheShareItSaysInEveryTableAndAnotherWithEachSeed) {
+  const NgramHash hash{{3, 4, 5}, 1000, 2};
+  Rng rng(5);
+  const int64_t T = 20000;
+  const at::Tensor bytes = rng.integer({T}, 0, 200);
+  const at::Tensor plain = ops::ngram_ids(bytes, one_document(bytes), hash);
+  const auto left_out = [&](const NgramDropout& dropout) {
+    const at::Tensor ids = ops::ngram_ids(bytes, one_document(bytes), hash, dropout);
+    EXPECT_TRUE(((ids == plain) | (ids == -1)).all().item<bool>());
+    return (ids == -1).to(at::kDouble);
+  };
+  const at::Tensor one = left_out({0.25, 11}), other = left_out({0.25, 12});
+  EXPECT_TRUE(at::equal(one, left_out({0.25, 11})));
+  // Six deviations of a mean of T: independent look-ups stay within.
+  const double deviation = std::sqrt(0.25 * 0.75 / T);
+  const auto expect_share = [&](const at::Tensor& x, double share, const char* what) {
+    EXPECT_NEAR(x.mean().item<double>(), share, 6 * deviation) << what;
+  };
+  for (int64_t t = 0; t < 6; ++t) {
+    expect_share(one.select(1, t), 0.25, "a table");
+    expect_share(one.select(1, t) * one.select(1, (t + 1) % 6), 0.0625, "a table with another");
+    expect_share(one.select(1, t).slice(0, 1) * one.select(1, t).slice(0, 0, T - 1), 0.0625, "neighbours");
+    expect_share(one.select(1, t) * other.select(1, t), 0.0625, "a seed with the next");
+  }
 }
 
 TEST(NgramEmbedding, TouchedRowsDoNotDependOnThreads) {
@@ -123,12 +213,14 @@ TEST(NgramEmbedding, TouchedRowsDoNotDependOnThreads) {
   const Tables tables = random_tables(hash, 40);
   const at::Tensor weights = rng.normal({3000, 40}).to(at::kFloat);
   const int before = at::get_num_threads();
-  at::set_num_threads(1);
-  const RowGradient alone = backward_rows(bytes, documents, tables, hash, weights);
-  for (const int threads : {2, 5}) {
-    at::set_num_threads(threads);
-    const RowGradient rows = backward_rows(bytes, documents, tables, hash, weights);
-    EXPECT_TRUE(at::equal(rows.ids, alone.ids) && at::equal(rows.values, alone.values)) << threads;
+  for (const NgramDropout& dropout : {NgramDropout{}, NgramDropout{0.5, 6}}) {
+    at::set_num_threads(1);
+    const RowGradient alone = backward_rows(bytes, documents, tables, hash, weights, dropout);
+    for (const int threads : {2, 5}) {
+      at::set_num_threads(threads);
+      const RowGradient rows = backward_rows(bytes, documents, tables, hash, weights, dropout);
+      EXPECT_TRUE(at::equal(rows.ids, alone.ids) && at::equal(rows.values, alone.values)) << threads;
+    }
   }
   at::set_num_threads(before);
 }
@@ -218,6 +310,8 @@ TEST(NgramEmbedding, RefusesWhatDoesNotFit) {
   EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.to(at::kDouble), hash), "ngram_table Double");
   EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.clone().requires_grad_(), hash),
                  "`gradients` is null");
+  EXPECT_MESSAGE(ops::ngram_embedding(bytes, documents, tables.bytes, tables.ngrams, hash, nullptr, {1.5, 0}),
+                 "the probability of dropout lies between 0 and 1, got 1.5");
   EXPECT_MESSAGE(ops::ngram_ids(bytes, documents, {{0}, 10, 1}), "group sizes start at 1, got 0");
   EXPECT_MESSAGE(ops::ngram_ids(bytes, documents, {{3}, 0, 1}), "a table has at least 1 row, got 0");
   EXPECT_MESSAGE(ops::ngram_ids(bytes, documents, {{3, 4}, 1 << 30, 1}), "2 tables of 1073741824 rows");

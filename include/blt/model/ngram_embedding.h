@@ -17,11 +17,16 @@ struct NgramConfig {
   std::vector<int64_t> sizes = {3, 4, 5, 6, 7, 8};
   int64_t rows = 500002;
   int64_t functions = 1;
+  double dropout = 0.0;
 
   static void fields(auto& self, auto&& field) {
     field("sizes", self.sizes, "Lengths n of the hashed n-grams; [] for none.", between(1, 64));
     field("rows", self.rows, "Rows of each table.", between(1, 2e9));
     field("functions", self.functions, "Hash functions, each with a table for every size.", between(1, 64));
+    field("dropout", self.dropout,
+          "Probability that a byte goes without the row of one table, in training; rows that stay are scaled "
+          "up.",
+          between(0, 0.999));
   }
   void validate(Errors& errors) const;
 
@@ -29,8 +34,9 @@ struct NgramConfig {
 };
 
 // Sums the byte's own embedding and one row of every n-gram table. The tables have no dense gradient: the
-// backward appends touched rows to `row_gradients`, which the optimizer takes and clears. Not thread-safe,
-// except forward without gradients.
+// backward appends touched rows to `row_gradients`, which the optimizer takes and clears. In training mode dropout leaves look-ups
+// out; each forward takes its seed from LibTorch's default generator. Not thread-safe, except forward of a model in evaluation mode
+// without gradients.
 class NgramEmbeddingImpl : public torch::nn::Module {
  public:
   NgramEmbeddingImpl(const NgramConfig& config, int64_t dim);
@@ -45,6 +51,7 @@ class NgramEmbeddingImpl : public torch::nn::Module {
 
  private:
   NgramHash hash_;
+  double dropout_;
 };
 TORCH_MODULE(NgramEmbedding);
 

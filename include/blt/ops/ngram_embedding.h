@@ -21,26 +21,40 @@ struct NgramHash {
   int64_t num_tables() const { return static_cast<int64_t>(sizes.size()) * functions; }
 };
 
+// Which look-ups are left out, for training on little text: each position goes without each table's row with this
+// probability, independently. The random number of a look-up follows from the seed, its position in the batch and its table alone: output
+// number position * num_tables + table of SplitMix64.
+//
+// Source: Steele, Lea and Flood, Fast splittable pseudorandom number generators (OOPSLA 2014), figure 13.
+struct NgramDropout {
+  double probability = 0.0;  // in [0, 1]
+  int64_t seed = 0;
+
+  double scale() const { return probability < 1 ? 1 / (1 - probability) : 0; }  // of the rows that stay
+};
+
 // The gradient of a table as the rows that were touched: autograd cannot carry a count that stays on the
 // device.
 struct RowGradient {
-  at::Tensor ids;        // [capacity] int32; the first `count` are distinct, in increasing order
-  at::Tensor values;     // [capacity, C] the gradient of each of those rows
-  at::Tensor count;      // [] int32, on the device of the table
+  at::Tensor ids;  // [capacity] int32; the first `count` are distinct, in increasing order
+  at::Tensor
+      values;        // [capacity, C] float32 (float64 for float64 tables): the gradient of each of those rows
+  at::Tensor count;  // [] int32, on the device of the table
   int64_t capacity = 0;  // known on the host; on the CPU equal to count
 };
 
 namespace ops {
 
 //   bytes      [T] int32 ids, T ids into D documents
-//   returns    [T, num_tables] int32: row of the fused table for every position and table
+//   returns    [T, num_tables] int32: row of the fused table for every position and table, -1 where the look-up is left out
 //
 // The n-gram that ends at a position, hashed as sum_t x[i - n + 1 + t] * p^t in wrapping int64, modulo `rows`
 // (floored). Windows start anew in each document and are filled with 0 before its start. Throws c10::Error on
-// a wrong rank or dtype, on sizes or rows below 1, and when the fused table would have 2^31 rows or more.
+// a wrong rank or dtype, on sizes or rows below 1, on a probability that is none, and when the fused table would have 2^31 rows or more.
 //
 // Source: Byte Latent Transformer (arXiv:2412.09871), section 3.2.1, equations 2 to 4 and appendix 12.
-at::Tensor ngram_ids(const at::Tensor& bytes, const Segments& documents, const NgramHash& hash);
+at::Tensor ngram_ids(const at::Tensor& bytes, const Segments& documents, const NgramHash& hash,
+                     const NgramDropout& dropout = {});
 
 //   bytes        [T] int32 ids in [0, V)
 //   byte_table   [V, C] floating
@@ -48,14 +62,15 @@ at::Tensor ngram_ids(const at::Tensor& bytes, const Segments& documents, const N
 //   gradients    where the backward appends the touched rows of ngram_table, merged and sorted by row; may be
 //   null when gradients
 //                are off. Must outlive the backward.
-//   returns      [T, C]: byte_table[bytes[i]] + sum over tables of ngram_table[id]
+//   returns      [T, C]: byte_table[bytes[i]] + sum over tables of ngram_table[id]; with dropout over those that stay, times its scale
 //
 // Differentiable in byte_table (a dense gradient) and, through `gradients`, in ngram_table: no dense table is
-// ever made. Deterministic; a row's result does not depend on the other documents, bit for bit. Throws
-// c10::Error on a wrong rank, dtype, device or width, and (CPU) on an id outside the vocabulary.
+// ever made, and rows that were looked up only where they were left out are not touched. Sums are float32 (float64 for float64 tables).
+// Deterministic; without dropout a row's result does not depend on the other documents, bit for bit. Throws
+// c10::Error on a wrong rank, dtype, device or width, on a probability that is none, and (CPU) on an id outside the vocabulary.
 at::Tensor ngram_embedding(const at::Tensor& bytes, const Segments& documents, const at::Tensor& byte_table,
                            const at::Tensor& ngram_table, const NgramHash& hash,
-                           std::vector<RowGradient>* gradients);
+                           std::vector<RowGradient>* gradients, const NgramDropout& dropout = {});
 
 // Adds gradients of the same table: the union of the rows, values of equal rows added in the order given. An
 // empty list gives a RowGradient with capacity 0 and undefined tensors.

@@ -6,6 +6,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "ops/door.h"
@@ -20,18 +22,31 @@ using at::Tensor;
 constexpr uint64_t kPrimes[] = {1000000007, 5915587277, 1500450271, 3267000013, 5754853343, 4093082899,
                                 9576890767, 3628273133, 2860486313, 5463458053, 3367900313};
 
+// Of 2^64 equally likely numbers, how many are smaller than the first that is not dropped.
+uint64_t dropped_below(double probability) {
+  const double numbers = std::ldexp(probability, 64);
+  return numbers < std::ldexp(1.0, 64) ? static_cast<uint64_t>(numbers)
+                                       : std::numeric_limits<uint64_t>::max();
+}
+
 // Owns what a HashPlan points at.
 class Plan {
  public:
-  explicit Plan(const NgramHash& hash) : tables_(hash.sizes.size()) {
+  Plan(const NgramHash& hash, const NgramDropout& dropout) : tables_(hash.sizes.size()) {
     std::iota(tables_.begin(), tables_.end(), 0);
     std::stable_sort(tables_.begin(), tables_.end(),
                      [&](int32_t a, int32_t b) { return hash.sizes[a] < hash.sizes[b]; });
     for (const int32_t table : tables_) sizes_.push_back(hash.sizes[table]);
     for (int64_t f = 0; f < hash.functions; ++f) primes_.push_back(kPrimes[f % std::size(kPrimes)]);
     // Without tables there may be no rows either; nothing is then taken modulo anything.
-    plan_ = {sizes_.data(),  tables_.data(), static_cast<int64_t>(sizes_.size()),
-             primes_.data(), hash.functions, static_cast<uint64_t>(std::max<int64_t>(1, hash.rows))};
+    plan_ = {.sizes = sizes_.data(),
+             .tables = tables_.data(),
+             .num_sizes = static_cast<int64_t>(sizes_.size()),
+             .primes = primes_.data(),
+             .functions = hash.functions,
+             .rows = static_cast<uint64_t>(std::max<int64_t>(1, hash.rows)),
+             .seed = static_cast<uint64_t>(dropout.seed),
+             .dropped_below = dropped_below(dropout.probability)};
   }
   Plan(const Plan&) = delete;
 
@@ -49,10 +64,10 @@ Bytes checked_bytes(const char* op, const Tensor& bytes, const Tensor& offsets) 
 }
 
 Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArrayRef sizes, int64_t rows,
-                int64_t functions) {
+                int64_t functions, double dropout, int64_t seed) {
   check_bytes("ngram_ids", bytes);
   const NgramHash hash = checked_hash(sizes, rows, functions);
-  const Plan plan(hash);
+  const Plan plan(hash, checked_dropout(dropout, seed));
   const Tensor bytes_ = bytes.contiguous();
   const Bytes text = checked_bytes("ngram_ids", bytes_, offsets);
   Tensor ids = at::empty({bytes.size(0), hash.num_tables()}, bytes.options());
@@ -66,14 +81,15 @@ Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArra
 
 template <class T>
 Tensor embed(const Bytes& text, const Plan& plan, const Tensor& byte_table, const Tensor& ngram_table,
-             int64_t tables, int64_t positions) {
+             int64_t tables, double scale, int64_t positions) {
   Tensor out = at::empty({positions, byte_table.size(1)}, byte_table.options());
   const NgramEmbedding<T> a{text,
                             *plan,
                             byte_table.const_data_ptr<T>(),
                             tables == 0 ? nullptr : ngram_table.const_data_ptr<T>(),
                             out.data_ptr<T>(),
-                            byte_table.size(1)};
+                            byte_table.size(1),
+                            static_cast<T>(scale)};
   const auto kernel = BLT_KERNEL(ngram_embedding<T>);
   constexpr int64_t kGrain = 64;  // positions
   at::parallel_for(0, positions, kGrain, [&](int64_t first, int64_t last) {
@@ -85,17 +101,25 @@ Tensor embed(const Bytes& text, const Plan& plan, const Tensor& byte_table, cons
 
 // The 16-bit types: gathered as they are, added in float.
 Tensor embed_reduced(const Tensor& bytes, const Tensor& ids, const Tensor& byte_table,
-                     const Tensor& ngram_table) {
+                     const Tensor& ngram_table, const NgramDropout& dropout) {
   Tensor total = at::embedding(byte_table, bytes).to(at::kFloat);
-  for (int64_t t = 0; t < ids.size(1); ++t) total += at::embedding(ngram_table, ids.select(1, t));
+  for (int64_t t = 0; t < ids.size(1); ++t) {
+    const Tensor rows = ids.select(1, t);
+    if (dropout.probability == 0)
+      total += at::embedding(ngram_table, rows);
+    else  // a row that is left out is any row, times 0
+      total.addcmul_(at::embedding(ngram_table, rows.clamp_min(0)).to(at::kFloat),
+                     rows.ge(0).to(at::kFloat).mul_(dropout.scale()).unsqueeze(1));
+  }
   return total.to(byte_table.scalar_type());
 }
 
 Tensor embedding(const Tensor& bytes, const Tensor& offsets, int64_t longest, const Tensor& byte_table,
                  const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
-                 int64_t functions) {
+                 int64_t functions, double probability, int64_t seed) {
   check_bytes("ngram_embedding", bytes);
   const NgramHash hash = checked_hash(sizes, rows, functions);
+  const NgramDropout dropout = checked_dropout(probability, seed);
   const Tensor table = ngram_table.value_or(Tensor());
   check_tables(bytes, byte_table, table, hash);
   const Tensor bytes_ = bytes.contiguous();
@@ -104,15 +128,15 @@ Tensor embedding(const Tensor& bytes, const Tensor& offsets, int64_t longest, co
   for (int64_t i = 0; i < positions; ++i)
     TORCH_CHECK(text.ids[i] >= 0 && text.ids[i] < byte_table.size(0), "ngram_embedding: id ", text.ids[i],
                 " is not in the vocabulary of ", byte_table.size(0));
-  const Plan plan(hash);
+  const Plan plan(hash, dropout);
   const Tensor byte_table_ = byte_table.contiguous();
   const Tensor table_ = table.defined() ? table.contiguous() : table;
   if (byte_table.scalar_type() == at::kDouble)
-    return embed<double>(text, plan, byte_table_, table_, tables, positions);
+    return embed<double>(text, plan, byte_table_, table_, tables, dropout.scale(), positions);
   if (byte_table.scalar_type() == at::kFloat)
-    return embed<float>(text, plan, byte_table_, table_, tables, positions);
-  return embed_reduced(bytes_, hash_ids(bytes_, offsets, longest, sizes, rows, functions), byte_table_,
-                       table_);
+    return embed<float>(text, plan, byte_table_, table_, tables, dropout.scale(), positions);
+  return embed_reduced(bytes_, hash_ids(bytes_, offsets, longest, sizes, rows, functions, probability, seed),
+                       byte_table_, table_, dropout);
 }
 
 }  // namespace

@@ -33,9 +33,10 @@ class FlooredModulo {
   uint64_t d_, reciprocal_, wrap_;
 };
 
-// The ids of one position, of which `before` positions precede it in its document.
-inline void hash(const int32_t* position, int64_t before, const HashPlan& plan, const FlooredModulo& modulo,
-                 int32_t* ids) {
+// The ids of position i, of which `before` positions precede it in its document.
+inline void hash(const Bytes& bytes, int64_t i, int64_t before, const HashPlan& plan,
+                 const FlooredModulo& modulo, int32_t* ids) {
+  const int32_t* position = bytes.ids + i;
   for (int64_t f = 0; f < plan.functions; ++f) {
     const uint64_t prime = plan.primes[f];
     // The n-gram's hash is its oldest id plus prime times the hash of the (n - 1)-gram: from the newest id to the oldest.
@@ -49,6 +50,30 @@ inline void hash(const int32_t* position, int64_t before, const HashPlan& plan, 
           static_cast<int32_t>(table * static_cast<int64_t>(plan.rows) + static_cast<int64_t>(modulo(h)));
     }
   }
+}
+
+// Output number n of SplitMix64.
+inline uint64_t random_number(uint64_t seed, uint64_t n) {
+  uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+inline bool is_dropped(const HashPlan& plan, int64_t i, int64_t table, int64_t tables) {
+  return random_number(plan.seed, static_cast<uint64_t>(i * tables + table)) < plan.dropped_below;
+}
+
+// The ids of position i without those that are left out; returns how many stay.
+inline int64_t look_ups(const Bytes& bytes, int64_t i, int64_t before, const HashPlan& plan,
+                        const FlooredModulo& modulo, int32_t* ids) {
+  hash(bytes, i, before, plan, modulo, ids);
+  const int64_t tables = plan.functions * plan.num_sizes;
+  if (plan.dropped_below == 0) return tables;
+  int64_t count = 0;
+  for (int64_t t = 0; t < tables; ++t)
+    if (!is_dropped(plan, i, t, tables)) ids[count++] = ids[t];
+  return count;
 }
 
 // Walks positions in order, knowing where the document of each starts.
@@ -77,9 +102,9 @@ class Walk {
 };
 
 template <class T>
-void prefetch_rows(const NgramEmbedding<T>& a, const int32_t* ids, int64_t tables) {
+void prefetch_rows(const NgramEmbedding<T>& a, const int32_t* ids, int64_t count) {
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t t = 0; t < tables; ++t) {
+  for (int64_t t = 0; t < count; ++t) {
     const T* row = a.ngram_table + ids[t] * a.columns;
     for (int64_t c = 0; c < a.columns; c += kLine) __builtin_prefetch(row + c);
   }
@@ -104,7 +129,13 @@ void ngram_ids(const Bytes& bytes, const HashPlan& plan, int32_t* ids, int64_t f
   const FlooredModulo modulo(plan.rows);
   const int64_t tables = plan.functions * plan.num_sizes;
   Walk walk(bytes, first);
-  for (int64_t i = first; i < last; ++i) hash(bytes.ids + i, walk.before(i), plan, modulo, ids + i * tables);
+  for (int64_t i = first; i < last; ++i) {
+    int32_t* own = ids + i * tables;
+    hash(bytes, i, walk.before(i), plan, modulo, own);
+    if (plan.dropped_below == 0) continue;
+    for (int64_t t = 0; t < tables; ++t)
+      if (is_dropped(plan, i, t, tables)) own[t] = -1;
+  }
 }
 
 template <class T>
@@ -115,11 +146,12 @@ void ngram_embedding(const NgramEmbedding<T>& a, int32_t* scratch, int64_t first
   int32_t* ids = scratch;
   int32_t* next_ids = scratch + tables;
   Walk walk(a.bytes, first);
-  hash(a.bytes.ids + first, walk.before(first), a.plan, modulo, ids);
+  int64_t count = look_ups(a.bytes, first, walk.before(first), a.plan, modulo, ids), next_count = 0;
+  const Vec<T> scale = splat(a.scale);
   for (int64_t i = first; i < last; ++i) {
     if (i + 1 < last) {
-      hash(a.bytes.ids + i + 1, walk.before(i + 1), a.plan, modulo, next_ids);
-      prefetch_rows(a, next_ids, tables);
+      next_count = look_ups(a.bytes, i + 1, walk.before(i + 1), a.plan, modulo, next_ids);
+      prefetch_rows(a, next_ids, next_count);
     }
     const T* byte_row = a.byte_table + a.bytes.ids[i] * a.columns;
     T* out = a.out + i * a.columns;
@@ -127,17 +159,19 @@ void ngram_embedding(const NgramEmbedding<T>& a, int32_t* scratch, int64_t first
       const int64_t left = a.columns - c;
       if (left >= kLanes<T>) {
         Vec<T> total = load(byte_row + c);
-        for (int64_t t = 0; t < tables; ++t) total += load(a.ngram_table + ids[t] * a.columns + c);
+        for (int64_t t = 0; t < count; ++t) total += scale * load(a.ngram_table + ids[t] * a.columns + c);
         store(out + c, total);
       } else {
         Vec<T> total = load(byte_row + c, left);
-        for (int64_t t = 0; t < tables; ++t) total += load(a.ngram_table + ids[t] * a.columns + c, left);
+        for (int64_t t = 0; t < count; ++t)
+          total += scale * load(a.ngram_table + ids[t] * a.columns + c, left);
         store(out + c, total, left);
       }
     }
     int32_t* const swap = ids;
     ids = next_ids;
     next_ids = swap;
+    count = next_count;
   }
 }
 

@@ -15,6 +15,8 @@ struct HashPlan {
   const uint64_t* primes;  // one per function
   int64_t functions;
   uint64_t rows;
+  uint64_t seed;           // of dropout
+  uint64_t dropped_below;  // look-ups whose random number is smaller are left out; 0: none
 };
 
 // Documents are contiguous: positions offsets[d] to offsets[d + 1] of `bytes`.
@@ -32,6 +34,7 @@ struct NgramEmbedding {
   const T* ngram_table;  // [tables * rows, columns]
   T* out;                // [T, columns]
   int64_t columns;
+  T scale;  // of the n-gram table's rows
 };
 
 constexpr int64_t kSumColumns = 128;  // a unit's columns
@@ -47,6 +50,7 @@ struct RowSums {
   int64_t columns;
 };
 
+// -1 where a look-up is left out.
 BLT_DECLARE_KERNEL(void ngram_ids(const Bytes& bytes, const HashPlan& plan, int32_t* ids, int64_t first,
                                   int64_t last))
 // `scratch` has room for two positions' ids.

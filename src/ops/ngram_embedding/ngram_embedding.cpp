@@ -17,12 +17,13 @@ using at::Tensor;
 
 TORCH_LIBRARY_FRAGMENT(blt, m) {
   m.def(
-      "ngram_ids(Tensor bytes, Tensor offsets, int longest, int[] sizes, int rows, int functions) -> Tensor");
+      "ngram_ids(Tensor bytes, Tensor offsets, int longest, int[] sizes, int rows, int functions, "
+      "float dropout=0., int seed=0) -> Tensor");
   m.def(
       "ngram_embedding(Tensor bytes, Tensor offsets, int longest, Tensor byte_table, Tensor? ngram_table, "
-      "int[] sizes, int rows, int functions) -> Tensor");
-  // Column t of ids [T, tables] lies in [t * rows, (t + 1) * rows). On the CPU the results have `count` rows, elsewhere (and on meta)
-  // T * tables.
+      "int[] sizes, int rows, int functions, float dropout=0., int seed=0) -> Tensor");
+  // Column t of ids [T, tables] lies in [t * rows, (t + 1) * rows), or is -1: no row. values are float32 (float64 for float64 grad). On
+  // the CPU the results have `count` rows, elsewhere (and on meta) T * tables.
   m.def("touched_rows(Tensor grad, Tensor ids, int rows) -> (Tensor ids, Tensor values, Tensor count)");
   m.def("byte_table_gradient(Tensor grad, Tensor bytes, int vocabulary) -> Tensor");
   m.def(
@@ -31,31 +32,37 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
 }
 
 using Ids = Tensor(const Tensor& bytes, const Tensor& offsets, int64_t longest, at::IntArrayRef sizes,
-                   int64_t rows, int64_t functions);
+                   int64_t rows, int64_t functions, double dropout, int64_t seed);
 using Embedding = Tensor(const Tensor& bytes, const Tensor& offsets, int64_t longest,
                          const Tensor& byte_table, const std::optional<Tensor>& ngram_table,
-                         at::IntArrayRef sizes, int64_t rows, int64_t functions);
+                         at::IntArrayRef sizes, int64_t rows, int64_t functions, double dropout,
+                         int64_t seed);
 using TouchedRows = std::tuple<Tensor, Tensor, Tensor>(const Tensor& grad, const Tensor& ids, int64_t rows);
 using ByteTableGradient = Tensor(const Tensor& grad, const Tensor& bytes, int64_t vocabulary);
 using MergeRows = std::tuple<Tensor, Tensor, Tensor>(at::TensorList ids, at::TensorList values,
                                                      at::TensorList counts);
 
-Tensor call_ids(const Tensor& bytes, const Tensor& offsets, int64_t longest, const NgramHash& hash) {
+Tensor call_ids(const Tensor& bytes, const Tensor& offsets, int64_t longest, const NgramHash& hash,
+                const NgramDropout& dropout) {
   static const auto op = schema<Ids>("blt::ngram_ids");
-  return op.call(bytes, offsets, longest, hash.sizes, hash.rows, hash.functions);
+  return op.call(bytes, offsets, longest, hash.sizes, hash.rows, hash.functions, dropout.probability,
+                 dropout.seed);
 }
 
 Tensor call_embedding(const Tensor& bytes, const Tensor& offsets, int64_t longest, const Tensor& byte_table,
-                      const std::optional<Tensor>& ngram_table, const NgramHash& hash) {
+                      const std::optional<Tensor>& ngram_table, const NgramHash& hash,
+                      const NgramDropout& dropout) {
   static const auto op = schema<Embedding>("blt::ngram_embedding");
-  return op.call(bytes, offsets, longest, byte_table, ngram_table, hash.sizes, hash.rows, hash.functions);
+  return op.call(bytes, offsets, longest, byte_table, ngram_table, hash.sizes, hash.rows, hash.functions,
+                 dropout.probability, dropout.seed);
 }
 
 // The n-gram table is an input, so that a graph exists for it alone too; its gradient goes to `gradients`.
 struct NgramEmbeddingFunction : torch::autograd::Function<NgramEmbeddingFunction> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& bytes, const Tensor& offsets,
                         int64_t longest, const Tensor& byte_table, const std::optional<Tensor>& ngram_table,
-                        const NgramHash& hash, std::vector<RowGradient>* gradients) {
+                        const NgramHash& hash, const NgramDropout& dropout,
+                        std::vector<RowGradient>* gradients) {
     const at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({bytes, offsets});
     context->saved_data["longest"] = longest;
@@ -63,15 +70,17 @@ struct NgramEmbeddingFunction : torch::autograd::Function<NgramEmbeddingFunction
     context->saved_data["sizes"] = hash.sizes;
     context->saved_data["rows"] = hash.rows;
     context->saved_data["functions"] = hash.functions;
+    context->saved_data["dropout"] = dropout.probability;
+    context->saved_data["seed"] = dropout.seed;
     context->saved_data["gradients"] = static_cast<int64_t>(reinterpret_cast<intptr_t>(gradients));
-    return call_embedding(bytes, offsets, longest, byte_table, ngram_table, hash);
+    return call_embedding(bytes, offsets, longest, byte_table, ngram_table, hash, dropout);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
     auto& data = context->saved_data;
-    torch::autograd::variable_list result(7);
+    torch::autograd::variable_list result(8);
     if (context->needs_input_grad(kByteTable)) {
       static const auto op = schema<ByteTableGradient>("blt::byte_table_gradient");
       result[3] = op.call(grads[0], saved[0], data["vocabulary"].toInt());
@@ -80,10 +89,12 @@ struct NgramEmbeddingFunction : torch::autograd::Function<NgramEmbeddingFunction
       auto* gradients =
           reinterpret_cast<std::vector<RowGradient>*>(static_cast<intptr_t>(data["gradients"].toInt()));
       const NgramHash hash{data["sizes"].toIntVector(), data["rows"].toInt(), data["functions"].toInt()};
-      const Tensor ids = call_ids(saved[0], saved[1], data["longest"].toInt(), hash);
+      const NgramDropout dropout{data["dropout"].toDouble(), data["seed"].toInt()};
+      const Tensor ids = call_ids(saved[0], saved[1], data["longest"].toInt(), hash, dropout);
       static const auto op = schema<TouchedRows>("blt::touched_rows");
       RowGradient rows;
       std::tie(rows.ids, rows.values, rows.count) = op.call(grads[0], ids, hash.rows);
+      if (dropout.probability > 0) rows.values.mul_(dropout.scale());
       rows.capacity = rows.ids.size(0);
       gradients->push_back(std::move(rows));
     }
@@ -100,30 +111,34 @@ bool takes_gradient(const Tensor& x) {
 
 Tensor autograd(const Tensor& bytes, const Tensor& offsets, int64_t longest, const Tensor& byte_table,
                 const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
-                int64_t functions) {
+                int64_t functions, double dropout, int64_t seed) {
   TORCH_CHECK(!takes_gradient(ngram_table.value_or(Tensor())),
               "ngram_embedding: the schema has no place for the gradient of ngram_table; call "
               "touched_rows, or blt::ops::ngram_embedding in C++");
   return NgramEmbeddingFunction::apply(bytes, offsets, longest, byte_table, ngram_table,
-                                       checked_hash(sizes, rows, functions), nullptr);
+                                       checked_hash(sizes, rows, functions), checked_dropout(dropout, seed),
+                                       nullptr);
 }
 
 Tensor meta_ids(const Tensor& bytes, const Tensor&, int64_t, at::IntArrayRef sizes, int64_t rows,
-                int64_t functions) {
+                int64_t functions, double dropout, int64_t seed) {
   check_bytes("ngram_ids", bytes);
+  checked_dropout(dropout, seed);
   return bytes.new_empty({bytes.size(0), checked_hash(sizes, rows, functions).num_tables()});
 }
 
 Tensor meta_embedding(const Tensor& bytes, const Tensor&, int64_t, const Tensor& byte_table,
                       const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
-                      int64_t functions) {
+                      int64_t functions, double dropout, int64_t seed) {
   check_bytes("ngram_embedding", bytes);
+  checked_dropout(dropout, seed);
   check_tables(bytes, byte_table, ngram_table.value_or(Tensor()), checked_hash(sizes, rows, functions));
   return byte_table.new_empty({bytes.size(0), byte_table.size(1)});
 }
 
 std::tuple<Tensor, Tensor, Tensor> meta_rows(const Tensor& grad, const Tensor& ids, int64_t) {
-  return {ids.new_empty({ids.numel()}), grad.new_empty({ids.numel(), grad.size(1)}), ids.new_empty({})};
+  const auto type = grad.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return {ids.new_empty({ids.numel()}), grad.new_empty({ids.numel(), grad.size(1)}, type), ids.new_empty({})};
 }
 
 Tensor meta_byte_table(const Tensor& grad, const Tensor&, int64_t vocabulary) {
@@ -163,6 +178,12 @@ NgramHash checked_hash(at::IntArrayRef sizes, int64_t rows, int64_t functions) {
   return hash;
 }
 
+NgramDropout checked_dropout(double probability, int64_t seed) {
+  TORCH_CHECK(probability >= 0 && probability <= 1,
+              "ngram_embedding: the probability of dropout lies between 0 and 1, got ", probability);
+  return {probability, seed};
+}
+
 void check_bytes(const char* op, const Tensor& bytes) {
   TORCH_CHECK(bytes.dim() == 1 && bytes.scalar_type() == at::kInt, op, ": bytes must be [T] int32, got ",
               bytes.scalar_type(), " ", bytes.sizes());
@@ -188,26 +209,29 @@ void check_tables(const Tensor& bytes, const Tensor& byte_table, const Tensor& n
       ", ngram_table ", ngram_table.scalar_type(), " on ", ngram_table.device());
 }
 
-Tensor ngram_ids(const Tensor& bytes, const Segments& documents, const NgramHash& hash) {
+Tensor ngram_ids(const Tensor& bytes, const Segments& documents, const NgramHash& hash,
+                 const NgramDropout& dropout) {
   check_bytes("ngram_ids", bytes);
   check_covers("ngram_ids", "bytes", documents, bytes);
   return call_ids(bytes, documents.offsets, documents.longest,
-                  checked_hash(hash.sizes, hash.rows, hash.functions));
+                  checked_hash(hash.sizes, hash.rows, hash.functions),
+                  checked_dropout(dropout.probability, dropout.seed));
 }
 
 Tensor ngram_embedding(const Tensor& bytes, const Segments& documents, const Tensor& byte_table,
-                       const Tensor& ngram_table, const NgramHash& hash,
-                       std::vector<RowGradient>* gradients) {
+                       const Tensor& ngram_table, const NgramHash& hash, std::vector<RowGradient>* gradients,
+                       const NgramDropout& dropout) {
   check_bytes("ngram_embedding", bytes);
   check_covers("ngram_embedding", "bytes", documents, bytes);
   check_tables(bytes, byte_table, ngram_table, checked_hash(hash.sizes, hash.rows, hash.functions));
+  checked_dropout(dropout.probability, dropout.seed);
   const auto table = ngram_table.defined() ? std::optional<Tensor>(ngram_table) : std::nullopt;
   if (!takes_gradient(ngram_table) && !takes_gradient(byte_table))
-    return call_embedding(bytes, documents.offsets, documents.longest, byte_table, table, hash);
+    return call_embedding(bytes, documents.offsets, documents.longest, byte_table, table, hash, dropout);
   TORCH_CHECK(gradients != nullptr || !takes_gradient(ngram_table),
               "ngram_embedding: ngram_table takes a gradient, but `gradients` is null");
   return NgramEmbeddingFunction::apply(bytes, documents.offsets, documents.longest, byte_table, table, hash,
-                                       gradients);
+                                       dropout, gradients);
 }
 
 RowGradient merge(const std::vector<RowGradient>& gradients) {

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <bit>
 #include <numeric>
 #include <utility>
@@ -98,7 +99,7 @@ Tensor count_tensor(int64_t count) {
   return result;
 }
 
-// The pairs (ids[i, t], i), table after table; every table is sorted on its own, at the same time as others.
+// The pairs (ids[i, t], i) without those of id -1, table after table; every table is sorted on its own, at the same time as others.
 std::vector<Pair> sorted_pairs(const Tensor& ids, int64_t rows) {
   const int64_t positions = ids.size(0), tables = ids.size(1);
   TORCH_CHECK(rows >= 1 && positions * tables <= INT32_MAX, "touched_rows: ", positions, " x ", tables,
@@ -106,19 +107,29 @@ std::vector<Pair> sorted_pairs(const Tensor& ids, int64_t rows) {
   const Tensor ids_ = ids.contiguous();
   const int32_t* id = ids_.const_data_ptr<int32_t>();
   std::vector<Pair> pairs(positions * tables);
+  std::vector<int64_t> counts(tables);
   at::parallel_for(0, tables, 1, [&](int64_t first, int64_t last) {
     for (int64_t t = first; t < last; ++t) {
       Pair* table = pairs.data() + t * positions;
+      int64_t count = 0;
       for (int64_t i = 0; i < positions; ++i) {
+        if (id[i * tables + t] == -1) continue;
         const int64_t row = id[i * tables + t] - t * rows;
         TORCH_CHECK(row >= 0 && row < rows, "touched_rows: id ", id[i * tables + t], " is not in table ", t,
                     " of ", rows, " rows");
-        table[i] = {static_cast<uint32_t>(row), static_cast<int32_t>(i)};
+        table[count++] = {static_cast<uint32_t>(row), static_cast<int32_t>(i)};
       }
-      sort_pairs(table, positions, rows);
-      for (int64_t i = 0; i < positions; ++i) table[i].row += static_cast<uint32_t>(t * rows);
+      sort_pairs(table, count, rows);
+      for (int64_t i = 0; i < count; ++i) table[i].row += static_cast<uint32_t>(t * rows);
+      counts[t] = count;
     }
   });
+  auto end = pairs.begin();
+  for (int64_t t = 0; t < tables; ++t) {
+    const auto table = pairs.begin() + t * positions;
+    end = end == table ? table + counts[t] : std::copy(table, table + counts[t], end);
+  }
+  pairs.erase(end, pairs.end());
   return pairs;
 }
 
@@ -140,7 +151,7 @@ std::tuple<Tensor, Tensor, Tensor> touched_rows(const Tensor& grad, const Tensor
     const T* from = grad_.const_data_ptr<T>();
     sum_runs<T>(pairs, runs, nullptr, values, [&](int64_t i) { return from + i * grad_.size(1); });
   });
-  return {int32_tensor(runs.rows), values.to(grad.scalar_type()), count_tensor(runs.count())};
+  return {int32_tensor(runs.rows), values, count_tensor(runs.count())};
 }
 
 Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
