@@ -298,7 +298,11 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
     if (outcome == Trainer::Outcome::kStopped) return outcome;
   }
   if (models.blt.is_empty()) return Trainer::Outcome::kFinished;
-  if (!models.entropy_model.is_empty()) freeze(*models.entropy_model);
+  if (!models.entropy_model.is_empty()) {
+    models.entropy_model->to(
+        at::kFloat);  // patches are those of whoever loads the model: entropies in float32
+    freeze(*models.entropy_model);
+  }
   return train_blt(config, models, context, checkpoints.blt, options.check);
 }
 
