@@ -30,7 +30,7 @@ std::string terminal_text(const TextPatch& patch, bool is_even, bool color) {
       text += color ? fmt::format("{}\n{}", kPlain, background) : "\n";
   }
   if (color) return text + kPlain;
-  text.insert(text.ends_with('\n') ? text.size() - 1 : text.size(), "|");  // on the line that the patch ends
+  text.insert(text.ends_with('\n') ? text.end() - 1 : text.end(), '|');  // on the line that the patch ends
   return text;
 }
 

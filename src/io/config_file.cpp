@@ -130,11 +130,11 @@ EntropyModelConfig ConfigFile::entropy_model() const {
 }
 
 ModelConfig as_read_back(const ModelConfig& config) {
-  return ConfigFile("config.json", config_json(config)).model();
+  return ConfigFile("config.json", config_json(config, at::kFloat)).model();
 }
 
 EntropyModelConfig as_read_back(const EntropyModelConfig& config) {
-  return ConfigFile("config.json", config_json(config)).entropy_model();
+  return ConfigFile("config.json", config_json(config, at::kFloat)).entropy_model();
 }
 
 }  // namespace blt

@@ -1,6 +1,8 @@
 // config.json: transformers' settings of a BLT, and libblt's.
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -30,9 +32,9 @@ class ConfigFile {
 ModelConfig from_transformers(const nlohmann::json& root, Errors& errors);
 EntropyModelConfig patcher_from_transformers(const nlohmann::json& root, Errors& errors);
 
-// The text of config.json.
-std::string config_json(const ModelConfig& config);
-std::string config_json(const EntropyModelConfig& config);
+// The text of config.json. dtype: the type that transformers loads the weights in unless it is told another.
+std::string config_json(const ModelConfig& config, at::ScalarType dtype);
+std::string config_json(const EntropyModelConfig& config, at::ScalarType dtype);
 
 // What a directory that was saved with these settings says of them: defaults that depend on other settings are spelt out, and what
 // transformers does not know is lost where it can express the rest.

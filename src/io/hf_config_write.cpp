@@ -43,9 +43,13 @@ ordered_json patcher_json(const EntropyModelConfig& config) {
   return section;
 }
 
-ordered_json plain_json(const ModelConfig& config) {
+// transformers' name of a dtype.
+std::string dtype_name(at::ScalarType dtype) { return c10::getDtypeNames(dtype).first; }
+
+ordered_json plain_json(const ModelConfig& config, at::ScalarType dtype) {
   const BltConfig& blt = config.blt;
-  ordered_json root = {{"architectures", {"BltForCausalLM"}}, {"model_type", "blt"}, {"dtype", "float32"}};
+  ordered_json root = {
+      {"architectures", {"BltForCausalLM"}}, {"model_type", "blt"}, {"dtype", dtype_name(dtype)}};
   root["vocab_size"] = 260;
   root["tie_word_embeddings"] = blt.tie_embeddings;
   root["use_cache"] =
@@ -63,6 +67,7 @@ ordered_json plain_json(const ModelConfig& config) {
   root["encoder_hash_byte_group_size"] = blt.ngram.sizes;
   root["encoder_hash_byte_group_vocab"] = blt.ngram.rows;
   root["encoder_hash_byte_group_nb_functions"] = blt.ngram.sizes.empty() ? 0 : blt.ngram.functions;
+  root["encoder_hash_byte_group_dropout"] = blt.ngram.dropout;  // of training; transformers has none
   root["encoder_config"] = local_json("blt_local_encoder", blt, blt.local_encoder,
                                       blt.local_encoder.cross_attention == EncoderCrossAttention::kAll);
   root["global_config"] =
@@ -86,10 +91,10 @@ bool has_infinity(const TransformerConfig& config) {
 // transformers checks the type of vocab_size even where model_type is only a warning to it (BltForCausalLM
 // .from_pretrained), so that no way of loading builds some other model.
 template <Section S>
-std::string own_json(const std::string& model_type, const S& config) {
+std::string own_json(const std::string& model_type, const S& config, at::ScalarType dtype) {
   const ordered_json root = {{"model_type", model_type},
                              {"vocab_size", "for libblt alone: transformers cannot express this model"},
-                             {"dtype", "float32"},
+                             {"dtype", dtype_name(dtype)},
                              {"libblt", ordered_json::parse(to_json(config))}};
   return root.dump(2) + "\n";
 }
@@ -135,14 +140,14 @@ std::vector<std::string> beyond_transformers(const ModelConfig& config) {
   return reasons;
 }
 
-std::string config_json(const ModelConfig& config) {
-  if (!beyond_transformers(config).empty()) return own_json("libblt", config);
-  return plain_json(config).dump(2) + "\n";
+std::string config_json(const ModelConfig& config, at::ScalarType dtype) {
+  if (!beyond_transformers(config).empty()) return own_json("libblt", config, dtype);
+  return plain_json(config, dtype).dump(2) + "\n";
 }
 
-std::string config_json(const EntropyModelConfig& config) {
-  if (!beyond_transformers(config).empty()) return own_json("libblt_entropy_model", config);
-  ordered_json root = {{"architectures", {"BltPatcher"}}, {"dtype", "float32"}};
+std::string config_json(const EntropyModelConfig& config, at::ScalarType dtype) {
+  if (!beyond_transformers(config).empty()) return own_json("libblt_entropy_model", config, dtype);
+  ordered_json root = {{"architectures", {"BltPatcher"}}, {"dtype", dtype_name(dtype)}};
   root.update(patcher_json(config));
   return root.dump(2) + "\n";
 }

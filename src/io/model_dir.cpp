@@ -75,6 +75,14 @@ std::vector<NamedParameter> all_parameters(const BltImpl& blt, const EntropyMode
   return parameters;
 }
 
+// The narrowest type that rounds none of the parameters.
+at::ScalarType common_dtype(const std::vector<NamedParameter>& parameters) {
+  at::ScalarType dtype = parameters.front().parameter.scalar_type();
+  for (const NamedParameter& parameter : parameters)
+    dtype = c10::promoteTypes(dtype, parameter.parameter.scalar_type());
+  return dtype;
+}
+
 // Fills a folder with a model: weights, then the config that makes it one.
 void save(const fs::path& folder, const std::vector<NamedParameter>& parameters, const std::string& config) {
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"})
@@ -171,14 +179,15 @@ void save_model(const fs::path& folder, const LoadedModel& model) {
   config.entropy_model.reset();
   if (!model.entropy_model.is_empty()) config.entropy_model = model.entropy_model->config();
   check_config(config, folder.string());  // never a model that load_model() would refuse
-  save(folder,
-       all_parameters(*model.blt, model.entropy_model.is_empty() ? nullptr : model.entropy_model.get()),
-       config_json(config));
+  const std::vector<NamedParameter> parameters =
+      all_parameters(*model.blt, model.entropy_model.is_empty() ? nullptr : model.entropy_model.get());
+  save(folder, parameters, config_json(config, common_dtype(parameters)));
 }
 
 void save_entropy_model(const fs::path& folder, const EntropyModel& model) {
   TORCH_CHECK(!model.is_empty(), "save_entropy_model: there is no model");
-  save(folder, named_parameters(*model, ""), config_json(model->config()));
+  const std::vector<NamedParameter> parameters = named_parameters(*model, "");
+  save(folder, parameters, config_json(model->config(), common_dtype(parameters)));
 }
 
 }  // namespace blt

@@ -177,16 +177,15 @@ void WeightFiles::load(const std::vector<NamedParameter>& parameters) const {
 
 void write_weights(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters) {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  bool has_ngram_table = false, is_blt = false;
-  int64_t dim = 0;
+  bool has_ngram_table = false;
+  at::Tensor byte_table;
   for (const NamedParameter& parameter : parameters) {
     has_ngram_table |= parameter.name == kNgramTable;
-    is_blt |= parameter.name == kByteTable || parameter.other_name == kByteTable;
-    if (parameter.name == kByteTable || parameter.other_name == kByteTable) dim = parameter.parameter.size(1);
+    if (parameter.name == kByteTable || parameter.other_name == kByteTable) byte_table = parameter.parameter;
     tensors.emplace_back(parameter.name, parameter.parameter);
   }
   // transformers always has this table, if an empty one.
-  if (is_blt && !has_ngram_table) tensors.emplace_back(kNgramTable, at::empty({0, dim}));
+  if (byte_table.defined() && !has_ngram_table) tensors.emplace_back(kNgramTable, byte_table.narrow(0, 0, 0));
   write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
 }
 

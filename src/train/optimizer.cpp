@@ -1,5 +1,6 @@
 #include "blt/train/optimizer.h"
 
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -7,7 +8,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <array>
+#include <utility>
 
 #include "blt/base/error.h"
 #include "blt/io/safetensors.h"
@@ -44,6 +45,16 @@ Rates rates_of(const AdamWConfig& config, const std::string& name, const at::Ten
   return rates;
 }
 
+// Rounds the rows of a master that a step may have moved into their table.
+void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touched_only, at::Tensor table) {
+  if (!touched_only) {
+    table.copy_(master);
+  } else if (gradient.ids.defined()) {
+    const at::Tensor ids = gradient.ids.narrow(0, 0, gradient.count.item<int32_t>()).to(at::kLong);
+    table.index_copy_(0, ids, master.index_select(0, ids).to(table.scalar_type()));
+  }
+}
+
 }  // namespace
 
 void ParameterGroup::validate(Errors& errors) const {
@@ -67,14 +78,29 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
   if (!any_left) throw Error("optimizer.groups: all parameters are frozen: nothing would be trained");
 }
 
-AdamW::State& AdamW::state_of(const std::string& name, const at::Tensor& parameter) {
-  State& state = states_[name];
-  if (!state.exp_avg.defined()) {
-    state.exp_avg = at::zeros_like(parameter);
-    state.exp_avg_sq = at::zeros_like(parameter);
-    state.step = at::zeros({}, parameter.options().dtype(at::kFloat));
+void AdamW::narrow(torch::nn::Module& module) {
+  for (auto& item : module.named_parameters()) {
+    at::Tensor& parameter = item.value();
+    TORCH_CHECK(parameter.scalar_type() == at::kFloat, "AdamW::narrow: ", item.key(), " is ",
+                parameter.scalar_type(), ", not Float");
+    const at::Tensor master = parameter.variable_data();
+    parameter.set_data(master.to(at::kBFloat16));
+    if (!parameter.requires_grad()) continue;
+    parameter.set_grad_dtype(at::kFloat);
+    states_[item.key()].master = master;
   }
-  return state;
+}
+
+at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& parameter) {
+  at::Tensor target = state.master.defined() ? state.master : parameter;
+  TORCH_CHECK(target.scalar_type() == at::kFloat, "AdamW::step: ", name, " is ", parameter.scalar_type(),
+              " and has no float32 master (AdamW::narrow)");
+  if (!state.exp_avg.defined()) {
+    state.exp_avg = at::zeros_like(target);
+    state.exp_avg_sq = at::zeros_like(target);
+    state.step = at::zeros({}, target.options());
+  }
+  return target;
 }
 
 void AdamW::step(const Gradients& gradients, const ClipResult& clip, double factor) {
@@ -83,26 +109,32 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
     std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
   };
   std::map<Rates, Tensors> dense;
+  std::vector<at::Tensor> narrow, masters;
   const at::Tensor took_step = 1 - clip.found_inf;
   for (const auto& item : gradients.dense) {
-    State& state = state_of(item.name, item.parameter);
+    State& state = states_[item.name];
     Tensors& tensors = dense[rates_of(config_, item.name, item.parameter, factor)];
-    tensors.parameters.push_back(item.parameter);
+    tensors.parameters.push_back(moved(state, item.name, item.parameter));
     tensors.gradients.push_back(item.gradient);
     tensors.exp_avgs.push_back(state.exp_avg);
     tensors.exp_avg_sqs.push_back(state.exp_avg_sq);
     tensors.steps.push_back(state.step.add_(took_step));
+    if (!state.master.defined()) continue;
+    narrow.push_back(item.parameter);
+    masters.push_back(state.master);
   }
   const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
   for (auto& [rates, t] : dense)
     at::_fused_adamw_(t.parameters, t.gradients, t.exp_avgs, t.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, t.steps,
                       rates.learning_rate, config_.beta1, config_.beta2, rates.weight_decay, config_.eps,
                       /*amsgrad=*/false, /*maximize=*/false, unscale, clip.found_inf);
+  if (!narrow.empty()) at::_foreach_copy_(narrow, masters);
+  const bool lazy = config_.table_update == TableUpdate::kLazy;
   for (const auto& item : gradients.rows) {
-    State& state = state_of(item.name, item.table);
+    State& state = states_[item.name];
+    at::Tensor table = moved(state, item.name, item.table);
     const auto step = static_cast<int64_t>(state.step.add_(took_step).item<float>());
     const Rates rates = rates_of(config_, item.name, item.table, factor);
-    at::Tensor table = item.table;
     ops::row_adamw_(table, state.exp_avg, state.exp_avg_sq, item.gradient, clip.scale,
                     {.learning_rate = rates.learning_rate,
                      .beta1 = config_.beta1,
@@ -110,44 +142,64 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
                      .eps = config_.eps,
                      .weight_decay = rates.weight_decay,
                      .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
-                     .touched_only = config_.table_update == TableUpdate::kLazy});
+                     .touched_only = lazy});
+    if (state.master.defined()) round_rows(table, item.gradient, lazy, item.table);
   }
 }
 
 void AdamW::save(const std::filesystem::path& file) const {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& [name, state] : states_) {
-    tensors.emplace_back(name + ".exp_avg", state.exp_avg);
-    tensors.emplace_back(name + ".exp_avg_sq", state.exp_avg_sq);
-    tensors.emplace_back(name + ".step", state.step);
+    const std::pair<const char*, at::Tensor> parts[] = {{".exp_avg", state.exp_avg},
+                                                        {".exp_avg_sq", state.exp_avg_sq},
+                                                        {".step", state.step},
+                                                        {".master", state.master}};
+    for (const auto& [suffix, tensor] : parts)
+      if (tensor.defined()) tensors.emplace_back(name + suffix, tensor);
   }
   write_safetensors(file, tensors, {{"optimizer", "adamw"}});
 }
 
-void AdamW::load(const std::filesystem::path& path, const torch::nn::Module& module) {
+void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
+  const at::NoGradGuard no_grad;
   const SafetensorsFile file(path);
-  std::map<std::string, State> states;
   size_t used = 0;
+  // A copy of what the file has under that name; undefined where it has nothing.
+  const auto read = [&](const std::string& name, at::IntArrayRef sizes, at::Device device) {
+    if (file.find(name) == nullptr) return at::Tensor();
+    const at::Tensor stored = file.tensor(name);
+    if (stored.sizes() != sizes || stored.scalar_type() != at::kFloat)
+      throw Error(fmt::format("{}: {} has another shape or dtype than the parameter of this run",
+                              path.string(), name));
+    ++used;
+    return stored.to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  };
+  std::map<std::string, State> states;
+  std::vector<std::pair<at::Tensor, at::Tensor>> restored;  // a parameter and its master
   for (const auto& item : module.named_parameters()) {
-    State state;
-    const std::array<std::pair<const char*, at::Tensor*>, 3> parts = {
-        {{".exp_avg", &state.exp_avg}, {".exp_avg_sq", &state.exp_avg_sq}, {".step", &state.step}}};
-    if (file.find(item.key() + parts[0].first) == nullptr) continue;  // never took a step
-    for (const auto& [suffix, tensor] : parts) {
-      const at::Tensor stored = file.tensor(item.key() + suffix);
-      const at::IntArrayRef wanted = tensor == &state.step ? at::IntArrayRef() : item.value().sizes();
-      if (stored.sizes() != wanted || stored.scalar_type() != at::kFloat)
-        throw Error(fmt::format("{}: {}{} has another shape or dtype than the parameter of this run",
-                                path.string(), item.key(), suffix));
-      *tensor = stored.to(item.value().device(), /*non_blocking=*/false, /*copy=*/true);
-      ++used;
-    }
-    states.emplace(item.key(), std::move(state));
+    const std::string& name = item.key();
+    const at::Tensor& parameter = item.value();
+    State state{.exp_avg = read(name + ".exp_avg", parameter.sizes(), parameter.device()),
+                .exp_avg_sq = read(name + ".exp_avg_sq", parameter.sizes(), parameter.device()),
+                .step = read(name + ".step", {}, parameter.device()),
+                .master = read(name + ".master", parameter.sizes(), parameter.device())};
+    if (state.exp_avg.defined() != state.exp_avg_sq.defined() ||
+        state.exp_avg.defined() != state.step.defined())
+      throw Error(
+          fmt::format("{}: of {}, some of exp_avg, exp_avg_sq and step are missing", path.string(), name));
+    if (state.master.defined()) restored.emplace_back(parameter, state.master);
+    const auto own = states_.find(name);
+    if (own == states_.end() || !own->second.master.defined())
+      state.master = at::Tensor();
+    else if (!state.master.defined())
+      state.master = own->second.master;
+    if (state.exp_avg.defined() || state.master.defined()) states.emplace(name, std::move(state));
   }
   if (used != file.entries().size())
     throw Error(
         fmt::format("{}: is about parameters that this run does not have: resume with the config of the run",
                     path.string()));
+  for (auto& [parameter, master] : restored) parameter.copy_(master);
   states_ = std::move(states);
 }
 

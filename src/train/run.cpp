@@ -157,7 +157,10 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
   }
   if (models.blt.is_empty()) return Trainer::Outcome::kFinished;
 
-  if (!models.entropy_model.is_empty()) freeze(*models.entropy_model);
+  if (!models.entropy_model.is_empty()) {
+    models.entropy_model->to(at::kFloat);  // patches are those of whoever loads the model
+    freeze(*models.entropy_model);
+  }
   const auto trainer = blt_trainer(config, models, context, checkpoints.blt, options.check);
   if (options.check) {
     check_a_step(*trainer);

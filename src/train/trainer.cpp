@@ -52,6 +52,7 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)), parts_(std::move(parts)), optimizer_(config_.optimizer) {
   freeze_groups(*parts_.model.module, config_.optimizer.groups);
+  if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
 }
 

@@ -11,6 +11,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -133,6 +134,7 @@ std::vector<Example> examples() {
     c.blt.local_decoder.norm_eps = 3e-5;
     c.entropy_model->norm_eps = 1e-4;
     c.blt.local_decoder.dropout = 0.25;
+    c.blt.ngram.dropout = 0.75;
     c.entropy_model->dropout = 0.125;
     c.blt.ngram.dropout = 0.75;
   });
@@ -254,6 +256,47 @@ TEST(ModelDirectories, WriteTheNamesOfTransformers) {
   EXPECT_EQ(tied.find("model.local_encoder.embed_tokens.weight"), nullptr);
   ASSERT_NE(tied.find("model.encoder_hash_tok_embedding.weight"), nullptr);  // transformers always has it
   EXPECT_EQ(tied.find("model.encoder_hash_tok_embedding.weight")->sizes, (std::vector<int64_t>{0, 16}));
+}
+
+// Parameters are stored as they are; config.json says the type that rounds none of them.
+TEST(ModelDirectories, HoldTheTypeOfTheParameters) {
+  const TemporaryFolder folder;
+  const auto dtypes = [&](const std::string& name) {
+    std::set<at::ScalarType> found;
+    const SafetensorsFile file(folder / name / "model.safetensors");
+    for (const SafetensorsEntry& entry : file.entries()) found.insert(entry.dtype);
+    return found;
+  };
+  const auto said = [&](const std::string& name) {
+    return json::parse(content_of(folder / name / "config.json"))["dtype"].get<std::string>();
+  };
+  for (const bool is_plain : {true, false}) {
+    const std::string name = is_plain ? "plain" : "ours";
+    ModelConfig config = small_model_config();
+    config.blt.ngram.sizes = {};  // whose empty tensor has a type too
+    if (!is_plain) config.patching.rule = SpacePatching();
+    LoadedModel model = model_of(config);
+    model.blt->to(torch::kBFloat16);
+    save_model(folder / (name + "_mixed"), model);
+    EXPECT_EQ(dtypes(name + "_mixed"), (std::set<at::ScalarType>{at::kFloat, at::kBFloat16}));
+    EXPECT_EQ(said(name + "_mixed"), "float32");
+    model.entropy_model->to(torch::kBFloat16);
+    save_model(folder / (name + "_narrow"), model);
+    EXPECT_EQ(dtypes(name + "_narrow"), std::set<at::ScalarType>{at::kBFloat16});
+    EXPECT_EQ(said(name + "_narrow"), "bfloat16");
+    save_entropy_model(folder / (name + "_alone"), model.entropy_model);
+    EXPECT_EQ(said(name + "_alone"), "bfloat16");
+    // Reading widens.
+    const LoadedModel loaded = load_model(folder / (name + "_narrow"));
+    EXPECT_EQ(loaded.blt->parameters()[0].scalar_type(), torch::kFloat);
+    model.blt->to(torch::kFloat);
+    model.entropy_model->to(torch::kFloat);
+    expect_same_parameters(*loaded.blt, *model.blt);
+    expect_same_parameters(*load_entropy_model(folder / (name + "_alone")), *model.entropy_model);
+    save_model(folder / (name + "_wide"), loaded);
+    EXPECT_EQ(dtypes(name + "_wide"), std::set<at::ScalarType>{at::kFloat});
+    EXPECT_EQ(said(name + "_wide"), "float32");
+  }
 }
 
 class EntropyModelDirectory : public testing::TestWithParam<bool> {};

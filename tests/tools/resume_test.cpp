@@ -6,10 +6,12 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "blt/io/safetensors.h"
 #include "tools/run_tool.h"
 
 namespace blt {
@@ -17,6 +19,8 @@ namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
+
+const std::string kBfloat16 = "train.compute=bfloat16 entropy_model.train.compute=bfloat16";
 
 class BltTrainResume : public ToolTest {
  protected:
@@ -42,7 +46,7 @@ patching: {rule: {kind: entropy, mean_patch_bytes: 4}}
 model:
   local_dim: 16
   window: 32
-  ngram: {sizes: [3, 4], rows: 500}
+  ngram: {sizes: [3, 4], rows: 500, dropout: 0.1}
   local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
   latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64, dropout: 0.1}
   local_decoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
@@ -92,16 +96,19 @@ train: {steps: 10, accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2,
     }
     return rows;
   }
+  void expect_ten_steps_are_five_and_five(const std::string& more) const;
   void expect_no_leftovers(const fs::path& output) const {
     for (const auto& entry : fs::directory_iterator(output))
       EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
   }
 };
 
-TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInEitherPhase) {
-  ASSERT_EQ(train("whole").exit_code, 0);
+// more: overrides of the config.
+void BltTrainResume::expect_ten_steps_are_five_and_five(const std::string& more) const {
+  ASSERT_EQ(train("whole", more).exit_code, 0);
   // A cut in the entropy model's phase, one between the phases, one in the BLT's.
-  ASSERT_EQ(train("cut", "model=null train.steps=10 entropy_model.train.checkpoint_every=5").exit_code, 0);
+  ASSERT_EQ(
+      train("cut", "model=null train.steps=10 entropy_model.train.checkpoint_every=5 " + more).exit_code, 0);
   fs::remove_all(folder_ / "cut/entropy_model/step_00000010");
   for (const std::string stage : {"entropy", "between", "blt"}) {
     if (stage == "between") {
@@ -112,7 +119,7 @@ TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInEitherPhase) {
       ASSERT_TRUE(fs::exists(folder_ / "cut/step_00000005"));
       fs::remove_all(folder_ / "cut/step_00000010");
     }
-    const ToolResult result = train("cut", "--resume auto train.checkpoint_every=5");
+    const ToolResult result = train("cut", "--resume auto train.checkpoint_every=5 " + more);
     ASSERT_EQ(result.exit_code, 0) << stage << result.err;
     EXPECT_NE(result.err.find("going on from"), std::string::npos) << result.err;
     expect_equal_checkpoints("whole/entropy_model/step_00000010", "cut/entropy_model/step_00000010");
@@ -125,11 +132,72 @@ TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInEitherPhase) {
   EXPECT_EQ(fs::read_symlink(folder_ / "cut/best"), "step_00000010");
   // Once more: there is nothing left to do, and nothing changes.
   const auto before = content_of(folder_ / "cut/step_00000010/trainer_state.json");
-  EXPECT_EQ(train("cut", "--resume auto").exit_code, 0);
+  EXPECT_EQ(train("cut", "--resume auto " + more).exit_code, 0);
   EXPECT_EQ(content_of(folder_ / "cut/step_00000010/trainer_state.json"), before);
   // A checkpoint by its name, into another folder.
-  ASSERT_EQ(train("other", "--resume " + file("cut/step_00000005")).exit_code, 0);
+  ASSERT_EQ(train("other", "--resume " + file("cut/step_00000005") + " " + more).exit_code, 0);
   expect_equal_checkpoints("whole/step_00000010", "other/step_00000010");
+}
+
+TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInEitherPhase) { expect_ten_steps_are_five_and_five(""); }
+
+TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInBfloat16) {
+  expect_ten_steps_are_five_and_five(kBfloat16 + " train.optimizer.table_update=lazy");
+  const auto dtypes = [&](const std::string& path, const std::string& prefix) {
+    const SafetensorsFile tensors(folder_ / path);
+    std::set<at::ScalarType> found;
+    for (const SafetensorsEntry& entry : tensors.entries())
+      if (entry.name.starts_with(prefix)) found.insert(entry.dtype);
+    return found;
+  };
+  const std::set<at::ScalarType> narrow = {at::kBFloat16}, wide = {at::kFloat};
+  EXPECT_EQ(dtypes("whole/entropy_model/latest/model.safetensors", ""), narrow);
+  EXPECT_EQ(dtypes("whole/latest/model.safetensors", "model.local_"), narrow);
+  EXPECT_EQ(dtypes("whole/latest/model.safetensors", "model.encoder_hash"), narrow);
+  EXPECT_EQ(dtypes("whole/latest/model.safetensors", "model.patcher."), wide);
+  EXPECT_EQ(dtypes("whole/latest/optimizer.safetensors", ""), wide);
+  const SafetensorsFile state(folder_ / "whole/latest/optimizer.safetensors");
+  EXPECT_NE(state.find("local_encoder.embedding.ngram_table.master"), nullptr);
+  const auto said = [&](const std::string& path) {
+    return json::parse(content_of(folder_ / path / "config.json"))["dtype"];
+  };
+  EXPECT_EQ(said("whole/latest"), "float32");  // because of the entropy model inside
+  EXPECT_EQ(said("whole/entropy_model/latest"), "bfloat16");
+  // The entropy model inside is the one that was trained, and every tool takes both.
+  const double validated = losses("whole").back()["valid_bits_per_byte"];
+  const std::string data = " --data " + file("valid.txt") + " --json";
+  const ToolResult evaluated = run("blt_eval", file("whole/latest") + data);
+  ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  const json result = json::parse(evaluated.out);
+  EXPECT_NEAR(result["bits_per_byte"].get<double>(), validated, 0.01 * validated);
+  const ToolResult alone = run("blt_eval", file("whole/entropy_model/latest") + data);
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  EXPECT_EQ(json::parse(alone.out)["bits_per_byte"], result["entropy_model_bits_per_byte"]);
+  for (const char* name : {"whole/latest", "whole/entropy_model/latest"}) {
+    const ToolResult generated = run("blt_generate", file(name) + " --prompt line --max-bytes 20");
+    EXPECT_EQ(generated.exit_code, 0) << generated.err;
+  }
+  const ToolResult patched = run("blt_patch", file("whole/latest") + " " + file("valid.txt") + " --json");
+  EXPECT_EQ(patched.exit_code, 0) << patched.err;
+}
+
+TEST_F(BltTrainResume, MayGoOnInTheOtherComputeType) {
+  ASSERT_EQ(train("float32", "train.steps=4").exit_code, 0);
+  ASSERT_EQ(train("float32", "train.steps=8 --resume auto").exit_code, 0);
+  const double expected = losses("float32").back()["valid_bits_per_byte"];
+  const std::string to_bfloat16 = " train.compute=bfloat16", steps = "train.steps=4";
+  for (const bool narrow_first : {false, true}) {
+    const std::string output = narrow_first ? "to_float32" : "to_bfloat16";
+    ASSERT_EQ(train(output, steps + (narrow_first ? to_bfloat16 : "")).exit_code, 0);
+    const ToolResult rest = train(output, "train.steps=8 --resume auto" + (narrow_first ? "" : to_bfloat16));
+    ASSERT_EQ(rest.exit_code, 0) << rest.err;
+    EXPECT_NEAR(losses(output).back()["valid_bits_per_byte"].get<double>(), expected, 0.005 * expected)
+        << output;
+    const SafetensorsFile model(folder_ / output / "latest/model.safetensors");
+    EXPECT_EQ(model.find("lm_head.weight")->dtype, narrow_first ? at::kFloat : at::kBFloat16);
+    const SafetensorsFile state(folder_ / output / "latest/optimizer.safetensors");
+    EXPECT_EQ(state.find("lm_head.weight.master") != nullptr, !narrow_first);
+  }
 }
 
 TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {

@@ -270,11 +270,11 @@ train:
 """
 
 
-def train(work, **options):
+def train(work, *overrides, **options):
     settings = {"rule": "{kind: entropy, mean_patch_bytes: 4}", "max_patch_length": "null", "entropy_model": "", "encoder": "",
                 "tied": "false"} | options
     (work / "run.yaml").write_text(RUN.format(output=work / "out", text=ROOT / "LICENSE", **settings))
-    run("blt_train", work / "run.yaml")
+    run("blt_train", work / "run.yaml", *overrides)
     return work / "out" / "latest"
 
 
@@ -289,10 +289,13 @@ def clear_text(model):
     raise RuntimeError("no text is clear of the threshold")
 
 
-def trained(name, **options):
+BFLOAT16 = ("train.compute=bfloat16", "entropy_model.train.compute=bfloat16")
+
+
+def trained(name, *overrides, **options):
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        directory = train(work, **options)
+        directory = train(work, *overrides, **options)
         expect(json.loads((directory / "config.json").read_text())["model_type"] == "blt", f"{name}: is no plain directory")
         model, info = BltForCausalLM.from_pretrained(directory, output_loading_info=True)
         expect(not any(info.values()), f"{name}: transformers complains: {info}")
@@ -303,12 +306,35 @@ def trained(name, **options):
         compare(f"{name}, saved again", work / "again", model, clear_text(model), work)
 
 
-def trained_entropy_model():
+def trained_in_bfloat16():
+    """A directory that is bfloat16 throughout: transformers computes in bfloat16 unless told otherwise, libblt in float32."""
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        train(work)
+        directory = train(work, "train.compute=bfloat16", "entropy_model=null", "model.ngram.dropout=0.1", rule="{kind: byte}")
+        text = (ROOT / "CONTRIBUTING.md").read_bytes()[:400]
+        model, info = BltForCausalLM.from_pretrained(directory, output_loading_info=True)
+        expect(not any(info.values()), f"bfloat16: transformers complains: {info}")
+        expect({p.dtype for p in model.parameters()} == {torch.bfloat16}, "bfloat16: transformers loads another type")
+        model.save_pretrained(work / "again")
+        config = json.loads((work / "again" / "config.json").read_text())
+        expect(config["dtype"] == "bfloat16", f"bfloat16: saved again as {config['dtype']}")
+        expect(config.get("encoder_hash_byte_group_dropout") == 0.1, "bfloat16: the dropout of n-grams is lost when saved again")
+        narrow, _, _ = of_transformers(model.eval(), text)
+        wide = BltForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        compare("bfloat16, computed in float32", directory, wide, text, work)
+        # Each of some dozens of roundings in a row is 2^-8 of its value at most.
+        expected, _, _ = of_transformers(wide, text)
+        error, allowed = (narrow - expected).abs().max().item(), 0.05 * expected.abs().max().item()
+        expect(error <= allowed, f"bfloat16: transformers' logits in bfloat16 differ by {error:.3g}, allowed are {allowed:.3g}")
+        print(f"  bfloat16: transformers in bfloat16 is off by {error:.1e} of {expected.abs().max():.2f}")
+
+
+def trained_entropy_model(*overrides):
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        train(work, *overrides)
         directory = work / "out" / "entropy_model" / "latest"
-        patcher, info = BltPatcher.from_pretrained(directory, output_loading_info=True)
+        patcher, info = BltPatcher.from_pretrained(directory, output_loading_info=True, dtype=torch.float32)
         expect(not any(info.values()), f"entropy model: transformers complains: {info}")
         with torch.no_grad():
             entropies, _, logits = patcher.eval()(ids_of(TEXT))
@@ -353,6 +379,10 @@ def checks():
     yield "trained on bytes", lambda: trained("trained on bytes", rule="{kind: byte}")
     yield "trained repooling", lambda: trained("trained repooling", encoder=", cross_attention: all, patch_queries: repool")
     yield "trained entropy model", trained_entropy_model
+    # The entropy model inside stays float32, so transformers computes in float32 too, on the same patches.
+    yield "trained in bfloat16", lambda: trained("trained in bfloat16", *BFLOAT16)
+    yield "trained in bfloat16 throughout", trained_in_bfloat16
+    yield "trained entropy model in bfloat16", lambda: trained_entropy_model(*BFLOAT16)
     yield "refused space", lambda: refused("space patching", rule="{kind: space}")
     yield "refused pooling", lambda: refused("mean pooling", encoder=", pooling: mean")
     yield "refused accumulating", lambda: refused("accumulating encoder", encoder=", cross_attention: all")

@@ -4,6 +4,8 @@
 #include <torch/torch.h>
 
 #include "blt/base/error.h"
+#include "blt/io/safetensors.h"
+#include "blt/model/linear.h"
 #include "blt/train/loss.h"
 #include "temporary_folder.h"
 #include "train/small_model.h"
@@ -158,6 +160,161 @@ TEST(AdamW, LazyLeavesRowsAloneThatWereNotTouched) {
   EXPECT_TRUE(
       torch::equal(a.at(kTable).index({moved}), b.at(kTable).index({moved})));  // the same where touched
   EXPECT_TRUE(((a.at(kTable) != initial).any(1)).all().item<bool>());           // weight decay moves the rest
+}
+
+// Masters by the names of their parameters, as checkpoints have them.
+std::map<std::string, torch::Tensor> masters_of(const AdamW& optimizer) {
+  const blt_test::TemporaryFolder folder;
+  optimizer.save(folder / "optimizer.safetensors");
+  const SafetensorsFile file(folder / "optimizer.safetensors");
+  std::map<std::string, torch::Tensor> masters;
+  constexpr std::string_view kEnd = ".master";
+  for (const SafetensorsEntry& entry : file.entries())
+    if (entry.name.ends_with(kEnd))
+      masters[entry.name.substr(0, entry.name.size() - kEnd.size())] = file.tensor(entry.name).clone();
+  return masters;
+}
+
+TEST(Masters, MoveAsFloat32ParametersDoAndTheParametersAreTheyRounded) {
+  torch::manual_seed(1);
+  Blt model(small_config()), reference(small_config());  // whose parameters only stand for numbers
+  copy_parameters(*model, *reference);
+  const AdamWConfig config = config_with(1e-2, 0.3);
+  AdamW optimizer(config);
+  optimizer.narrow(*model);
+  DenseAdamW dense;
+  dense.config = config;
+  for (const std::string text : {"the first text", "another one", "and a third, longer than these"}) {
+    const Batch batch = Batch::pack({sequence(text)});
+    next_id_loss(model(batch), batch).sum.backward();
+    const Gradients gradients = take_gradients(*model);
+    ++dense.step;
+    auto expected = reference->named_parameters();
+    for (const auto& item : gradients.dense) {
+      EXPECT_EQ(item.gradient.scalar_type(), torch::kFloat) << item.name;
+      dense.update(item.name, expected[item.name], item.gradient, 1e-2);
+    }
+    ASSERT_EQ(gradients.rows.size(), 1U);
+    const RowGradient& rows = gradients.rows[0].gradient;
+    EXPECT_EQ(rows.values.scalar_type(), torch::kFloat);
+    auto table_gradient = torch::zeros_like(expected[kTable]);
+    table_gradient.index_add_(0, rows.ids, rows.values);
+    dense.update(kTable, expected[kTable], table_gradient, 1e-2);
+    optimizer.step(gradients, clip(gradients, 0), 1.0);
+    const auto masters = masters_of(optimizer);
+    for (const auto& item : model->named_parameters()) {
+      const torch::Tensor master = masters.at(item.key());
+      EXPECT_EQ(item.value().scalar_type(), torch::kBFloat16);
+      EXPECT_TRUE(torch::equal(item.value(), master.to(torch::kBFloat16))) << item.key();
+      EXPECT_LE((master - expected[item.key()]).abs().max().item<double>(), 5e-6)
+          << item.key() << " after step " << dense.step;
+    }
+  }
+}
+
+// Steps that bfloat16 would round away: 1 - 0.0001 is 1 there, each time.
+TEST(Masters, AddUpUpdatesThatAreTooSmallForTheParameter) {
+  RmsNorm norm(4, 1e-5);
+  AdamW optimizer(config_with(1e-4, 0.0));
+  optimizer.narrow(*norm);
+  const auto step = [&] {
+    Gradients gradients;
+    gradients.dense.push_back({"weight", norm->weight, torch::ones({4})});
+    optimizer.step(gradients, clip(gradients, 0), 1.0);
+  };
+  step();
+  EXPECT_TRUE(torch::equal(norm->weight, torch::ones({4}, torch::kBFloat16)));
+  EXPECT_TRUE(torch::allclose(masters_of(optimizer).at("weight"), torch::full({4}, 0.9999f), 0, 1e-7));
+  for (int i = 1; i < 100; ++i) step();
+  EXPECT_TRUE(torch::allclose(masters_of(optimizer).at("weight"), torch::full({4}, 0.99f), 0, 1e-5));
+  EXPECT_TRUE(torch::equal(norm->weight, torch::full({4}, 0.99f).to(torch::kBFloat16)));
+  // What happens without masters.
+  torch::Tensor alone = torch::ones({4}, torch::kBFloat16);
+  for (int i = 0; i < 100; ++i) alone = (alone.to(torch::kFloat) - 1e-4).to(torch::kBFloat16);
+  EXPECT_TRUE(torch::equal(alone, torch::ones({4}, torch::kBFloat16)));
+}
+
+TEST(Masters, GradientsOfSeveralBackwardPassesAddUpInFloat32) {
+  RmsNorm norm(4, 1e-5);
+  AdamW optimizer(config_with(1e-4));
+  optimizer.narrow(*norm);
+  for (const double factor : {256.0, 1.0, 0.25}) (norm->weight * factor).sum().backward();
+  const Gradients gradients = take_gradients(*norm);
+  ASSERT_EQ(gradients.dense.size(), 1U);
+  EXPECT_TRUE(torch::equal(gradients.dense[0].gradient, torch::full({4}, 257.25f)));
+}
+
+TEST(Masters, OfTablesMoveLazilyToo) {
+  torch::manual_seed(1);
+  Blt exact(small_config()), lazy(small_config());
+  copy_parameters(*exact, *lazy);
+  const torch::Tensor initial = exact->local_encoder->embedding->ngram_table.detach().clone();
+  AdamWConfig lazy_config = config_with(1e-2);
+  lazy_config.table_update = TableUpdate::kLazy;
+  AdamW exact_optimizer(config_with(1e-2)), lazy_optimizer(lazy_config);
+  exact_optimizer.narrow(*exact);
+  lazy_optimizer.narrow(*lazy);
+  auto a = step_of(exact, exact_optimizer, "abcabc"), b = step_of(lazy, lazy_optimizer, "abcabc");
+  torch::Tensor one = masters_of(exact_optimizer).at(kTable), other = masters_of(lazy_optimizer).at(kTable);
+  const torch::Tensor moved = (other != initial).any(1);
+  EXPECT_GT(moved.sum().item<int64_t>(), 4);
+  EXPECT_LT(moved.sum().item<int64_t>(), initial.size(0) / 2);
+  EXPECT_TRUE(torch::equal(one.index({moved}), other.index({moved})));
+  EXPECT_TRUE((one != initial).any(1).all().item<bool>());
+  for (int i = 0; i < 3; ++i) {  // rows that come and go
+    a = step_of(exact, exact_optimizer, i == 1 ? "abc" : "xyzabc");
+    b = step_of(lazy, lazy_optimizer, i == 1 ? "abc" : "xyzabc");
+  }
+  one = masters_of(exact_optimizer).at(kTable), other = masters_of(lazy_optimizer).at(kTable);
+  EXPECT_TRUE(torch::equal(a.at(kTable), one.to(torch::kBFloat16)));
+  EXPECT_TRUE(torch::equal(b.at(kTable), other.to(torch::kBFloat16)));
+  EXPECT_TRUE((other == initial).all(1).any().item<bool>());
+}
+
+// From a file into a model whose parameters have `narrow`, or not; the file is of one that was narrowed, or not.
+TEST(Masters, GoOnFromAFileOfEitherType) {
+  const blt_test::TemporaryFolder folder;
+  for (const bool from_narrow : {false, true})
+    for (const bool to_narrow : {false, true}) {
+      SCOPED_TRACE(std::string(from_narrow ? "bfloat16" : "float32") + " to " +
+                   (to_narrow ? "bfloat16" : "float32"));
+      torch::manual_seed(1);
+      Blt model(small_config()), again(small_config());
+      AdamW optimizer(config_with(1e-2)), resumed(config_with(1e-2));
+      if (from_narrow) optimizer.narrow(*model);
+      step_of(model, optimizer, "some text");
+      const auto file = folder / "optimizer.safetensors";
+      optimizer.save(file);
+      copy_parameters(*model, *again);  // as their file has them: rounded
+      if (to_narrow) resumed.narrow(*again);
+      resumed.load(file, *again);
+      const auto before = masters_of(optimizer), after = masters_of(resumed);
+      EXPECT_EQ(before.empty(), !from_narrow);
+      EXPECT_EQ(after.empty(), !to_narrow);
+      for (const auto& item : again->named_parameters()) {
+        const torch::Tensor source =
+            from_narrow ? before.at(item.key()) : model->named_parameters()[item.key()].detach();
+        EXPECT_TRUE(torch::equal(item.value(), source.to(item.value().scalar_type()))) << item.key();
+        if (to_narrow) {
+          EXPECT_TRUE(torch::equal(after.at(item.key()), source)) << item.key();
+        }
+      }
+      const auto one = step_of(model, optimizer, "another"), two = step_of(again, resumed, "another");
+      for (const auto& [name, value] : one)
+        if (from_narrow == to_narrow) {
+          EXPECT_TRUE(torch::equal(value, two.at(name))) << name;
+        }
+    }
+}
+
+TEST(Masters, AreAskedForByAStep) {
+  RmsNorm norm(4, 1e-5);
+  norm->to(torch::kBFloat16);
+  Gradients gradients;
+  gradients.dense.push_back({"weight", norm->weight, torch::ones({4})});
+  AdamW optimizer(config_with(1e-4));
+  EXPECT_THROW(optimizer.step(gradients, clip(gradients, 0), 1.0), c10::Error);
+  EXPECT_THROW(optimizer.narrow(*norm), c10::Error);
 }
 
 TEST(AdamW, GoesOnFromItsFile) {

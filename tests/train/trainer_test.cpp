@@ -49,6 +49,30 @@ TEST(Trainer, LearnsATextThatRepeatsItself) {
   EXPECT_EQ(last.bytes, 18);  // the second batch's
 }
 
+TEST(Trainer, InBfloat16TheLossFollowsFloat32) {
+  std::vector<double> losses[2];
+  for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
+    torch::manual_seed(3);
+    Blt model(small_config());
+    TrainConfig config = quick(50);
+    config.compute = compute;
+    config.accumulate = 2;
+    config.optimizer.learning_rate = 3e-3;
+    Trainer trainer(config, parts_for(model, two_batches()));
+    while (trainer.step() < 50) {
+      const StepStats stats = trainer.train_step();
+      EXPECT_EQ(stats.loss.scalar_type(), torch::kFloat);
+      losses[compute == Compute::kBfloat16].push_back(stats.loss.item<double>());
+    }
+    EXPECT_EQ(model->parameters()[0].scalar_type(),
+              compute == Compute::kBfloat16 ? torch::kBFloat16 : torch::kFloat);
+  }
+  EXPECT_LT(losses[0].back(), losses[0].front() - 2);
+  for (size_t i = 0; i < losses[0].size(); ++i)
+    EXPECT_NEAR(losses[1][i], losses[0][i], 0.03 * losses[0][i] + 0.02) << "step " << i + 1;
+  EXPECT_NE(losses[0], losses[1]);
+}
+
 TEST(Trainer, AStepDoesNotDependOnHowItIsSplitIntoBatches) {
   const std::vector<PatchedSequence> sequences = {sequence("abcabcabc"), sequence("a longer line of text"),
                                                   sequence("end")};

@@ -44,8 +44,8 @@ ModelConfig read_model_config(const std::filesystem::path& folder);
 // Of an entropy model alone, or of the one inside a Byte Latent Transformer's directory.
 EntropyModelConfig read_entropy_model_config(const std::filesystem::path& folder);
 
-// Names, shapes and dtypes are checked before any weight is read. Weights become float32, on the CPU. Modules
-// are in training mode and take gradients, as new ones. Does not disturb LibTorch's random numbers.
+// Names, shapes and dtypes are checked before any weight is read. Weights become float32, on the CPU, whatever type they
+// are stored in. Modules are in training mode and take gradients, as new ones. Does not disturb LibTorch's random numbers.
 LoadedModel load_model(const std::filesystem::path& folder);
 EntropyModel load_entropy_model(const std::filesystem::path& folder);  // as read_entropy_model_config
 
@@ -58,7 +58,7 @@ std::vector<std::string> beyond_transformers(const ModelConfig& config);
 std::vector<std::string> beyond_transformers(const EntropyModelConfig& config);
 
 // Writes a model directory. A folder that is not there appears whole, with its parents; one that is there gets
-// config.json last, and must not hold a model already. model.config.blt and .entropy_model are taken from the
+// config.json last, and must not hold a model already. Weights are stored in the type that the parameters have. model.config.blt and .entropy_model are taken from the
 // modules; their settings for initialisation are not kept where transformers can express the rest.
 void save_model(const std::filesystem::path& folder, const LoadedModel& model);
 void save_entropy_model(const std::filesystem::path& folder, const EntropyModel& model);

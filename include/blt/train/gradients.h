@@ -15,7 +15,8 @@ struct Gradients {
   struct Dense {
     std::string name;
     at::Tensor parameter;
-    at::Tensor gradient;  // the parameter's shape
+    at::Tensor
+        gradient;  // the parameter's shape; float32 too where AdamW::narrow made the parameter bfloat16
   };
   struct Rows {
     std::string name;

@@ -17,7 +17,7 @@ struct LossValue {
                         // per byte; may be undefined
 };
 
-// logits [T, V] and the batch they are about.
+// logits [T, V], in the compute type of the model, and the batch they are about. Losses are float32.
 using Loss = std::function<LossValue(const at::Tensor& logits, const Batch& batch)>;
 
 // Cross-entropy of each next id.

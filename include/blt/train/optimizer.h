@@ -77,28 +77,39 @@ struct AdamWConfig {
 void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>& groups);
 
 // AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not
-// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Not thread-safe.
+// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
+// float32 master of each that the optimizer owns and moves: updates that are too small for bfloat16 add up there. Not thread-safe.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
 class AdamW {
  public:
   explicit AdamW(AdamWConfig config) : config_(std::move(config)) {}
 
+  // Turns the parameters of a module, float32, into bfloat16, and keeps the values of those that take gradients as their masters: from
+  // here on a parameter is its master, rounded. Their gradients stay float32, so that those of several backward passes are added up in
+  // float32. Before the first step. Throws c10::Error when a parameter is not float32.
+  void narrow(torch::nn::Module& module);
+
   // One step with the peak learning rate times `factor`. A step whose clip found a NaN or an infinity changes
-  // nothing.
+  // nothing. Gradients are float32; parameters are those of a module that was narrowed, or float32.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
 
-  // The state as safetensors, keyed by parameter name at full shape: NAME.exp_avg, NAME.exp_avg_sq, NAME.step.
+  // The state as safetensors, keyed by parameter name at full shape: NAME.exp_avg, NAME.exp_avg_sq, NAME.step, and NAME.master of
+  // parameters that are bfloat16.
   void save(const std::filesystem::path& file) const;
-  // Replaces the state. Throws blt::Error when the file is damaged or is not about the parameters of `module`.
-  void load(const std::filesystem::path& file, const torch::nn::Module& module);
+  // Replaces the state. Masters in the file replace the parameters, whichever type those have now: a run can go on in the other one.
+  // Where the file has none, the parameter stays, and so does its master. Throws blt::Error when the file is damaged or is not about the
+  // parameters of `module`.
+  void load(const std::filesystem::path& file, torch::nn::Module& module);
 
  private:
   struct State {
     at::Tensor exp_avg, exp_avg_sq;
-    at::Tensor step = {};  // [] float32: steps taken by this parameter
+    at::Tensor step = {};    // [] float32: steps taken by this parameter
+    at::Tensor master = {};  // of a bfloat16 parameter
   };
-  State& state_of(const std::string& name, const at::Tensor& parameter);
+  // What a step moves: the master, or the parameter itself. Its moments are there afterwards.
+  static at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter);
 
   AdamWConfig config_;
   std::map<std::string, State> states_;

@@ -33,9 +33,18 @@ struct EnumNames<OnNonfinite> {
                                                                          {OnNonfinite::kSkip, "skip"}};
 };
 
+// The type of parameters, activations and the gradients between them. Sums, losses, entropies and the optimizer are float32 either way.
+enum class Compute { kFloat32, kBfloat16 };
+template <>
+struct EnumNames<Compute> {
+  static constexpr std::pair<Compute, std::string_view> kValues[] = {{Compute::kFloat32, "float32"},
+                                                                     {Compute::kBfloat16, "bfloat16"}};
+};
+
 struct TrainConfig {
   int64_t steps = 1000;
   int64_t accumulate = 1;
+  Compute compute = Compute::kFloat32;
   double max_grad_norm = 1.0;
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
   AdamWConfig optimizer = {};
@@ -48,6 +57,9 @@ struct TrainConfig {
   static void fields(auto& self, auto&& field) {
     field("steps", self.steps, "Optimizer steps.", at_least(1));
     field("accumulate", self.accumulate, "Batches whose gradients are added up in a step.", at_least(1));
+    field("compute", self.compute,
+          "Type of parameters and activations. With bfloat16 the optimizer owns a float32 master of every "
+          "parameter, and checkpoints hold both.");
     field("max_grad_norm", self.max_grad_norm, "Gradients are scaled down to at most this norm; 0: never.",
           at_least(0));
     field("on_nonfinite", self.on_nonfinite,
@@ -112,11 +124,13 @@ struct KeepPolicy {
 // the step alone. Not thread-safe.
 class Trainer {
  public:
-  // Throws blt::Error when config.optimizer.groups do not fit the model.
+  // Throws blt::Error when config.optimizer.groups do not fit the model. With config.compute bfloat16 the module's parameters, float32
+  // until then, become bfloat16 here, and stay so.
   Trainer(TrainConfig config, TrainerParts parts);
 
   // Goes on from a checkpoint that a trainer with the same settings saved, bit for bit as if it had never stopped. The weights are
-  // the caller's to load: `parts.model` has them already. Throws blt::Error when the checkpoint is damaged or of another run.
+  // the caller's to load, before the trainer is made. The checkpoint may be of the other compute type: from bfloat16 the masters go on as
+  // parameters, from float32 the parameters became masters. Throws blt::Error when the checkpoint is damaged or of another run.
   void resume(const std::filesystem::path& checkpoint);
 
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
