@@ -72,7 +72,6 @@ ordered_json plain_json(const ModelConfig& config, at::ScalarType dtype) {
                                       blt.local_encoder.cross_attention == EncoderCrossAttention::kAll);
   root["global_config"] =
       transformer_json("blt_global_transformer", blt.latent_transformer.dim, blt.latent_transformer);
-  root["encoder_hash_byte_group_dropout"] = blt.ngram.dropout;  // of training; transformers has none
   root["global_config"].erase("vocab_size");
   const int64_t patch_dim = blt.cross_attn_k * blt.local_dim;
   root["global_config"]["encoder_cross_output_size"] =

@@ -158,7 +158,8 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
   if (models.blt.is_empty()) return Trainer::Outcome::kFinished;
 
   if (!models.entropy_model.is_empty()) {
-    models.entropy_model->to(at::kFloat);  // patches are those of whoever loads the model
+    // Patches are those of whoever loads the model: entropies in float32, however it was trained.
+    models.entropy_model->to(at::kFloat);
     freeze(*models.entropy_model);
   }
   const auto trainer = blt_trainer(config, models, context, checkpoints.blt, options.check);

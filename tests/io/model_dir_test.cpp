@@ -136,7 +136,6 @@ std::vector<Example> examples() {
     c.blt.local_decoder.dropout = 0.25;
     c.blt.ngram.dropout = 0.75;
     c.entropy_model->dropout = 0.125;
-    c.blt.ngram.dropout = 0.75;
   });
   add("windows", true, [](ModelConfig& c) {
     c.blt.window = 7;
