@@ -28,6 +28,7 @@
 #include "ops/ngram_embedding_cases.h"
 #include "ops/packed_linear_cases.h"
 #include "ops/rms_norm_cases.h"
+#include "ops/rms_norm_linears_cases.h"
 #include "ops/rope_cases.h"
 #include "ops/segment_attention_cases.h"
 #include "ops/segment_pool_cases.h"
@@ -137,6 +138,7 @@ void add_all() {
   add("linear", linear_bench_cases());
   add("packed_linear", packed_linear_bench_cases());
   add("rms_norm", rms_norm_bench_cases());
+  add("rms_norm_linears", rms_norm_linears_bench_cases());
   add("rope", rope_bench_cases());
   add("swiglu", swiglu_bench_cases());
   add("swiglu_linear", swiglu_linear_bench_cases());

@@ -3,7 +3,7 @@
 #include <string>
 #include <utility>
 
-#include "blt/ops/linear.h"
+#include "blt/ops/rms_norm_linears.h"
 
 namespace blt {
 
@@ -37,9 +37,10 @@ at::Tensor BltImpl::forward(const Batch& batch) {
 }
 
 at::Tensor BltImpl::logits(const at::Tensor& h) const {
-  if (!lm_head.is_empty()) return lm_head->forward(h);
-  if (tied_output_) return ops::packed_linear(h, *tied_output_);
-  return ops::linear(h, local_encoder->embedding->byte_table);
+  const RmsNorm& norm = local_decoder->norm;
+  if (!lm_head.is_empty()) return norm_linears(norm, h, lm_head)[0];
+  if (tied_output_) return ops::packed_linear(norm->forward(h), *tied_output_);
+  return ops::rms_norm_linears(h, norm->weight, norm->eps(), {local_encoder->embedding->byte_table})[0];
 }
 
 void BltImpl::freeze_own() {

@@ -24,14 +24,14 @@ at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const at::Tensor& kv
 }
 
 CrossAttentionImpl::Memory CrossAttentionImpl::memory(const at::Tensor& kv) {
-  const at::Tensor normed = k_norm(kv);
   const auto heads = [&](const at::Tensor& y) { return y.view({y.size(0), -1, head_dim_}); };
-  return {heads(k_proj(normed)), heads(v_proj(normed))};
+  const auto [k, v] = norm_linears(k_norm, kv, k_proj, v_proj);
+  return {heads(k), heads(v)};
 }
 
 at::Tensor CrossAttentionImpl::attend(const at::Tensor& x, const Memory& memory, const Segments& x_segments,
                                       const Segments& memory_segments) {
-  const at::Tensor q = q_proj(q_norm(x)).view({x.size(0), -1, head_dim_});
+  const at::Tensor q = norm_linears(q_norm, x, q_proj)[0].view({x.size(0), -1, head_dim_});
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
   const at::Tensor seen = ops::segment_attention(q, memory.k, memory.v, x_segments, memory_segments, scale);
   return x + o_proj(seen.view({x.size(0), -1}));

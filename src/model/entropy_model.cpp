@@ -23,7 +23,7 @@ at::Tensor EntropyModelImpl::forward(const at::Tensor& bytes, const Segments& do
 at::Tensor EntropyModelImpl::forward_in(const at::Tensor& embeddings, const AttentionContext& context) {
   at::Tensor h = embeddings;
   if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
-  return lm_head(norm(layers->forward_in(h, context)));
+  return norm_linears(norm, layers->forward_in(h, context), lm_head)[0];
 }
 
 EntropyModelImpl::Scores EntropyModelImpl::scores(const at::Tensor& bytes, const at::Tensor& targets,

@@ -2,11 +2,14 @@
 
 #include <ATen/ops/ones.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "blt/model/parameters.h"
 #include "blt/ops/linear.h"
 #include "blt/ops/rms_norm.h"
+#include "blt/ops/rms_norm_linears.h"
 #include "blt/ops/swiglu.h"
 #include "blt/ops/swiglu_linear.h"
 
@@ -39,6 +42,19 @@ RmsNormImpl::RmsNormImpl(int64_t dim, double eps) : eps_(eps) {
 }
 
 at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, weight, eps_); }
+
+void detail::norm_linears(const RmsNorm& norm, const at::Tensor& x,
+                          std::span<const LinearImpl* const> linears, std::span<at::Tensor> results) {
+  if (std::any_of(linears.begin(), linears.end(), [](const LinearImpl* l) { return l->is_frozen(); })) {
+    const at::Tensor normed = norm->forward(x);
+    std::transform(linears.begin(), linears.end(), results.begin(),
+                   [&](const LinearImpl* l) { return l->forward(normed); });
+    return;
+  }
+  std::vector<at::Tensor> weights;
+  for (const LinearImpl* linear : linears) weights.push_back(linear->weight);
+  std::ranges::move(ops::rms_norm_linears(x, norm->weight, norm->eps(), weights), results.begin());
+}
 
 void freeze(torch::nn::Module& module) {
   module.eval();

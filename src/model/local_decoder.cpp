@@ -42,7 +42,7 @@ at::Tensor LocalDecoderImpl::decode(at::Tensor bytes, const Memory& memory, cons
   at::Tensor h = std::move(bytes);
   if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
   if (config_.cross_attention == DecoderCrossAttention::kNone)
-    return norm(layers->forward_in(h + memory.added.index_select(0, readers.ids()), context));
+    return layers->forward_in(h + memory.added.index_select(0, readers.ids()), context);
   const Segments slot_segments = Segments::uniform(readers.count, k_, h.device());
   for (size_t i = 0; i < layers->size(); ++i) {
     // The cross-attention returns its queries too, so they are added twice: as the references do.
@@ -50,7 +50,7 @@ at::Tensor LocalDecoderImpl::decode(at::Tensor bytes, const Memory& memory, cons
       h = h + cross_attn_layers->at<CrossAttentionImpl>(i).attend(h, memory.slots[i], readers, slot_segments);
     h = layers->layer(i, h, context);
   }
-  return norm(h);
+  return h;
 }
 
 }  // namespace blt

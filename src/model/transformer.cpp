@@ -87,12 +87,14 @@ SelfAttentionImpl::SelfAttentionImpl(const TransformerConfig& config, int64_t di
   o_proj = register_module("o_proj", Linear(dim, dim, std));
 }
 
-at::Tensor SelfAttentionImpl::forward(const at::Tensor& x, const AttentionContext& context) {
+at::Tensor SelfAttentionImpl::forward(const RmsNorm& norm, const at::Tensor& x,
+                                      const AttentionContext& context) {
   const int64_t rows = x.size(0);
   const auto heads = [&](const at::Tensor& y) { return y.view({rows, -1, head_dim_}); };
-  const at::Tensor q = ops::rope(heads(q_proj(x)), context.positions, context.cos, context.sin);
-  const at::Tensor k = ops::rope(heads(k_proj(x)), context.positions, context.cos, context.sin);
-  const at::Tensor v = heads(v_proj(x));
+  auto [q, k, v] = norm_linears(norm, x, q_proj, k_proj, v_proj);
+  q = ops::rope(heads(q), context.positions, context.cos, context.sin);
+  k = ops::rope(heads(k), context.positions, context.cos, context.sin);
+  v = heads(v);
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
   const at::Tensor seen = context.store != nullptr
                               ? context.store->attend(layer_, q, k, v, context, scale)
@@ -107,8 +109,9 @@ FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, i
   down_proj = register_module("down_proj", Linear(hidden, dim, config.init_std(hidden, dim, layer)));
 }
 
-at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
-  return down_proj->forward_gated(gate_proj(x), up_proj(x));
+at::Tensor FeedForwardImpl::forward(const RmsNorm& norm, const at::Tensor& x) {
+  const auto [gate, up] = norm_linears(norm, x, gate_proj, up_proj);
+  return down_proj->forward_gated(gate, up);
 }
 
 TransformerLayerImpl::TransformerLayerImpl(const TransformerConfig& config, int64_t dim, int64_t layer,
@@ -125,9 +128,9 @@ at::Tensor TransformerLayerImpl::forward(const at::Tensor& x, const AttentionCon
   const auto drop = [&](const at::Tensor& y) {
     return dropout_ > 0 ? at::dropout(y, dropout_, is_training()) : y;
   };
-  const at::Tensor h = x + drop(self_attn(input_layernorm(x), context));
+  const at::Tensor h = x + drop(self_attn(input_layernorm, x, context));
   if (mlp.is_empty()) return h;
-  return h + drop(mlp(post_attention_layernorm(h)));
+  return h + drop(mlp(post_attention_layernorm, h));
 }
 
 LayersImpl::LayersImpl(const TransformerConfig& config, int64_t dim, int64_t window, bool feed_forward)

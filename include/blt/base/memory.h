@@ -6,7 +6,8 @@ namespace blt {
 // Keeps freed memory for the next allocation instead of giving it back to the system. A training step frees what the next one asks
 // for again, and pages that the system hands out anew are cleared first: that is a twentieth of the CPU time of a step. For programs,
 // at the start of main: it changes the whole process. Does nothing where the C library is not glibc. Memory then does not shrink before
-// the process ends; the peak stays as it was.
+// the process ends. LibTorch's tensors on the CPU come from blocks that a tensor of the same size can take again, which lowers the peak
+// (docs/results.md).
 void keep_freed_memory();
 
 }  // namespace blt

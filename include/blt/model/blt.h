@@ -52,7 +52,7 @@ class BltImpl : public torch::nn::Module, public Freezable {
   // [T, V] logits: row i is about the id that follows id i. Documents do not see each other.
   at::Tensor forward(const Batch& batch);
 
-  at::Tensor logits(const at::Tensor& h) const;  // the decoder's [N, C] -> [N, V]
+  at::Tensor logits(const at::Tensor& h) const;  // the decoder's [N, C], normalised here -> [N, V]
 
   const BltConfig& config() const { return config_; }
 

@@ -4,8 +4,12 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <array>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "blt/ops/packed_linear.h"
 
@@ -29,6 +33,8 @@ class LinearImpl : public torch::nn::Module, public Freezable {
   // forward(swiglu(gate, up)), bit for bit; training keeps no activation (ops/swiglu_linear.h). Both [N, in].
   at::Tensor forward_gated(const at::Tensor& gate, const at::Tensor& up) const;
 
+  bool is_frozen() const { return packed_.has_value(); }
+
   // From here on the weight does not change and takes no gradient, and each row of the result depends on that
   // row of x alone, bit for bit (ops/packed_linear.h). Keeps a second, packed copy of the weight.
   void freeze_own() override;
@@ -47,12 +53,29 @@ class RmsNormImpl : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x) const;  // [N, dim] -> [N, dim]
 
+  double eps() const { return eps_; }
+
   at::Tensor weight;
 
  private:
   double eps_;
 };
 TORCH_MODULE(RmsNorm);
+
+namespace detail {
+void norm_linears(const RmsNorm& norm, const at::Tensor& x, std::span<const LinearImpl* const> linears,
+                  std::span<at::Tensor> results);
+}  // namespace detail
+
+// linear(norm(x)) of each of `linears`, bit for bit; training keeps no normalised rows (ops/rms_norm_linears.h). x [N, dim].
+template <std::same_as<Linear>... Linears>
+std::array<at::Tensor, sizeof...(Linears)> norm_linears(const RmsNorm& norm, const at::Tensor& x,
+                                                        const Linears&... linears) {
+  const std::array<const LinearImpl*, sizeof...(Linears)> pointers = {linears.get()...};
+  std::array<at::Tensor, sizeof...(Linears)> results;
+  detail::norm_linears(norm, x, pointers, results);
+  return results;
+}
 
 // Freezes `module` and everything below it: evaluation mode, no gradients, packed weights.
 void freeze(torch::nn::Module& module);

@@ -49,7 +49,7 @@ class LocalDecoderImpl : public torch::nn::Module {
   LocalDecoderImpl(const LocalDecoderConfig& config, int64_t dim, int64_t latent_dim, int64_t k,
                    int64_t window);
 
-  // bytes [T, C] (the encoder's), latents [P, C'] -> [T, C], normalised. Each byte reads the last patch that
+  // bytes [T, C] (the encoder's), latents [P, C'] -> [T, C]. Each byte reads the last patch that
   // is complete before the next byte (batch.readers).
   at::Tensor forward(at::Tensor bytes, const at::Tensor& latents, const Batch& batch);
 
@@ -68,7 +68,7 @@ class LocalDecoderImpl : public torch::nn::Module {
   Linear patch_embedding_projection{nullptr};  // null without cross-attention where the widths agree
   torch::nn::ModuleList cross_attn_layers{nullptr};
   Layers layers{nullptr};
-  RmsNorm norm{nullptr};
+  RmsNorm norm{nullptr};  // of what forward returns, before the output matrix (BltImpl::logits)
 
  private:
   LocalDecoderConfig config_;

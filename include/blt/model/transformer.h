@@ -104,7 +104,8 @@ class SelfAttentionImpl : public torch::nn::Module {
  public:
   SelfAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
-  at::Tensor forward(const at::Tensor& x, const AttentionContext& context);  // [N, C] -> [N, C]
+  // Attention among the rows of norm(x). [N, C] -> [N, C]
+  at::Tensor forward(const RmsNorm& norm, const at::Tensor& x, const AttentionContext& context);
 
   Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
 
@@ -117,7 +118,8 @@ class FeedForwardImpl : public torch::nn::Module {
  public:
   FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
-  at::Tensor forward(const at::Tensor& x);  // [N, C] -> [N, C]: down(silu(gate(x)) * up(x))
+  // down(silu(gate(y)) * up(y)) with y = norm(x). [N, C] -> [N, C]
+  at::Tensor forward(const RmsNorm& norm, const at::Tensor& x);
 
   Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
 };

@@ -1,0 +1,55 @@
+#include "blt/base/memory.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/core/CPUAllocator.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+namespace blt {
+namespace {
+
+class KeepFreedMemory : public testing::Test {
+ protected:
+  void SetUp() override {
+#ifndef __GLIBC__
+    GTEST_SKIP() << "does nothing without glibc";
+#endif
+  }
+};
+
+at::Tensor bytes(int64_t size) { return at::empty({size}, at::kByte); }
+
+// First, as memory of before is what the others leave none of.
+TEST_F(KeepFreedMemory, FreesMemoryOfBefore) {
+  const at::Tensor x = bytes(1000);
+  void* const raw = c10::GetCPUAllocator()->raw_allocate(1000);
+  keep_freed_memory();
+  c10::GetCPUAllocator()->raw_deallocate(raw);
+  c10::GetCPUAllocator()->raw_deallocate(c10::GetCPUAllocator()->raw_allocate(1000));
+  c10::GetCPUAllocator()->raw_deallocate(nullptr);
+}
+
+TEST_F(KeepFreedMemory, TensorsLieWhereLibTorchPutsThem) {
+  keep_freed_memory();
+  for (int64_t size = 1; size < 5000; size += 7) {
+    const at::Tensor x = bytes(size), y = x.clone();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(x.data_ptr()) % 64, 0U) << size;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(y.data_ptr()) % 64, 0U) << size;
+  }
+  EXPECT_EQ(bytes(0).numel(), 0);
+}
+
+TEST_F(KeepFreedMemory, ATensorTakesThePlaceOfOneOfItsSize) {
+  keep_freed_memory();
+  for (const int64_t size : {int64_t{5000}, int64_t{1} << 20, (int64_t{4} << 20) + 12}) {
+    at::Tensor x = bytes(size);
+    const at::Tensor neighbour = bytes(size);  // else the two holes would become one
+    const void* const place = x.data_ptr();
+    x.reset();
+    EXPECT_EQ(bytes(size).data_ptr(), place) << size;
+  }
+}
+
+}  // namespace
+}  // namespace blt

@@ -1,0 +1,49 @@
+// Cases of rms_norm_linears.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "blt/ops/rms_norm_linears.h"
+#include "op_case.h"
+
+namespace blt {
+
+inline OpCase rms_norm_linears_case(int64_t N, int64_t C, const std::vector<int64_t>& outs,
+                                    double eps = 1e-5) {
+  OpCase c;
+  c.name = "N" + std::to_string(N) + "_C" + std::to_string(C) + "_out";
+  for (const int64_t out : outs) c.name += "_" + std::to_string(out);
+  c.inputs = [=](Rng& rng) {
+    Tensors in = {rng.normal({N, C}) * 3, rng.normal({C}) + 1};
+    for (const int64_t out : outs) in.push_back(rng.normal({out, C}));
+    return in;
+  };
+  c.op = [=](const Tensors& in) {
+    return ops::rms_norm_linears(in[0], in[1], eps, at::TensorList(in).slice(2));
+  };
+  c.reference = [=](const Tensors& in) {
+    const at::Tensor normed = in[1] * in[0] * (in[0].square().mean(-1, true) + eps).rsqrt();
+    Tensors results;
+    for (size_t i = 2; i < in.size(); ++i)
+      results.push_back((normed.unsqueeze(1) * in[i].unsqueeze(0)).sum(2));
+    return results;
+  };
+  c.own_sums = false;
+  for (size_t i = 0; i < 2 + outs.size(); ++i) c.differentiable.push_back(i);
+  int64_t out = 0;
+  for (const int64_t width : outs) out += width;
+  c.bytes_moved = 4.0 * static_cast<double>(N * C + C * out + N * out);
+  c.flops = 2.0 * static_cast<double>(N * C * out);
+  c.backward_bytes_moved = 2 * c.bytes_moved;
+  c.backward_flops = 2 * c.flops;
+  return c;
+}
+
+// Queries, keys and values, and the two halves of a feed-forward layer, of the shape `small`.
+inline std::vector<OpCase> rms_norm_linears_bench_cases() {
+  return {rms_norm_linears_case(4096, 256, {256, 256, 256}), rms_norm_linears_case(4096, 256, {768, 768}),
+          rms_norm_linears_case(910, 512, {512, 512, 512}), rms_norm_linears_case(910, 512, {1536, 1536})};
+}
+
+}  // namespace blt
