@@ -1,5 +1,5 @@
 # The small libraries. Debian and Ubuntu names: libfmt-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
-# libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev.
+# libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev.
 include(FetchContent)
 
 macro(blt_package name debian)  # blt_package(fmt libfmt-dev [download arguments...])
@@ -19,13 +19,20 @@ blt_package(spdlog libspdlog-dev URL https://github.com/gabime/spdlog/archive/re
 blt_package(yaml-cpp libyaml-cpp-dev URL https://github.com/jbeder/yaml-cpp/archive/refs/tags/0.8.0.tar.gz)
 blt_package(nlohmann_json nlohmann-json3-dev URL https://github.com/nlohmann/json/archive/refs/tags/v3.11.3.tar.gz)
 blt_package(CLI11 libcli11-dev URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz)
+blt_package(simdjson libsimdjson-dev URL https://github.com/simdjson/simdjson/archive/refs/tags/v3.0.1.tar.gz)
 if(BLT_TESTS)
   blt_package(GTest libgtest-dev URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz)
 endif()
 if(BLT_BENCH)
   blt_package(benchmark libbenchmark-dev URL https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz)
 endif()
+add_library(blt_simdjson INTERFACE)  # without its flags about threads
+target_include_directories(blt_simdjson SYSTEM INTERFACE $<TARGET_PROPERTY:simdjson::simdjson,INTERFACE_INCLUDE_DIRECTORIES>)
+target_link_libraries(blt_simdjson INTERFACE $<LINK_ONLY:simdjson::simdjson>)
 find_package(ZLIB REQUIRED)
+find_path(BLT_XXHASH_INCLUDE xxhash.h REQUIRED)
+add_library(blt_xxhash INTERFACE)  # all of it is in the header
+target_include_directories(blt_xxhash SYSTEM INTERFACE ${BLT_XXHASH_INCLUDE})
 find_path(BLT_ZSTD_INCLUDE zstd.h REQUIRED)
 find_library(BLT_ZSTD_LIBRARY zstd REQUIRED)
 add_library(blt_zstd INTERFACE)
