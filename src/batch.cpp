@@ -18,13 +18,22 @@ at::Tensor int32_tensor(const std::vector<int32_t>& values) {
   return result;
 }
 
-// Cuts one sequence's ids into patches and readers, appending to the lists of the whole batch.
+// The lengths of patches and readers, and the patches of each sequence.
 struct PatchLists {
   std::vector<int64_t> patch_lengths, reader_lengths, patches_per_document;
 
+  explicit PatchLists(const std::vector<PatchedSequence>& sequences) {
+    size_t most = 0;
+    for (const PatchedSequence& sequence : sequences) most += sequence.starts.size();
+    patch_lengths.reserve(most);
+    reader_lengths.reserve(most);
+    for (const PatchedSequence& sequence : sequences) append(sequence);
+  }
+
+ private:
   void append(const PatchedSequence& sequence) {
     const auto size = static_cast<int64_t>(sequence.ids.size());
-    std::vector<int64_t> starts = sequence.starts;
+    const std::vector<int64_t>& starts = sequence.starts;
     TORCH_CHECK(!starts.empty() && starts[0] == 0, "Batch::pack: a sequence's first patch starts at 0");
     TORCH_CHECK(starts.size() > 1 && starts[1] == 1,
                 "Batch::pack: the BOS is alone in its patch, so the second patch starts at 1");
@@ -34,17 +43,18 @@ struct PatchLists {
                   starts[i - 1]);
     const bool next_id_starts_a_patch = starts.back() == size;
     const int64_t num_patches = static_cast<int64_t>(starts.size()) - (next_id_starts_a_patch ? 1 : 0);
-    if (!next_id_starts_a_patch) starts.push_back(size);
-    for (int64_t p = 0; p < num_patches; ++p) {
-      const int64_t end = starts[p + 1];
+    // Latent p is complete when patch p + 1 starts; ids whose next id lies in patch p + 1 read it: those in
+    // [starts[p + 1] - 1, starts[p + 2] - 1). The last id's next id belongs to the last patch unless it starts one.
+    for (int64_t p = 0; p + 2 < num_patches; ++p) {
+      patch_lengths.push_back(starts[p + 1] - starts[p]);
+      reader_lengths.push_back(starts[p + 2] - starts[p + 1]);
+    }
+    for (int64_t p = std::max<int64_t>(num_patches - 2, 0); p < num_patches; ++p) {
+      const int64_t end = p + 1 < num_patches ? starts[p + 1] : size;
+      const bool is_last = p + 1 == num_patches;
+      const int64_t first = is_last && !next_id_starts_a_patch ? size : end - 1;
+      const int64_t last = !is_last && next_id_starts_a_patch ? size - 1 : size;
       patch_lengths.push_back(end - starts[p]);
-      // Latent p is complete when patch p + 1 starts; ids whose next id lies in patch p + 1 read it: those in
-      // [starts[p + 1] - 1, starts[p + 2] - 1). The last id's next id belongs to the last patch unless it
-      // starts one.
-      int64_t first = end - 1;
-      int64_t last = p + 2 <= num_patches ? starts[p + 2] - 1 : size;
-      if (p + 2 == num_patches && !next_id_starts_a_patch) last = size;
-      if (p + 1 == num_patches && !next_id_starts_a_patch) first = size;
       reader_lengths.push_back(last - first);
     }
     patches_per_document.push_back(num_patches);
@@ -52,31 +62,36 @@ struct PatchLists {
 };
 
 Batch pack_ids(const std::vector<PatchedSequence>& sequences) {
-  std::vector<int32_t> ids, targets;
   std::vector<int64_t> lengths;
+  int64_t total = 0;
+  for (const PatchedSequence& sequence : sequences) {
+    lengths.push_back(static_cast<int64_t>(sequence.ids.size()));
+    total += lengths.back();
+  }
+  Batch batch;
+  batch.bytes = at::empty({total}, at::kInt);
+  batch.targets = at::empty({total}, at::kInt);
+  int32_t *ids = batch.bytes.data_ptr<int32_t>(), *targets = batch.targets.data_ptr<int32_t>();
   for (const PatchedSequence& sequence : sequences) {
     TORCH_CHECK(!sequence.ids.empty() && sequence.ids[0] == kBos, "Batch::pack: a sequence starts with BOS");
-    for (const int32_t id : sequence.ids)
-      TORCH_CHECK(id >= 0 && id < kVocabulary, "Batch::pack: id ", id, " is not in the vocabulary of ",
-                  kVocabulary);
-    ids.insert(ids.end(), sequence.ids.begin(), sequence.ids.end());
+    uint32_t largest = 0;  // negative ones are very large
+    for (const int32_t id : sequence.ids) largest = std::max(largest, static_cast<uint32_t>(id));
+    TORCH_CHECK(largest < kVocabulary, "Batch::pack: id ", static_cast<int32_t>(largest),
+                " is not in the vocabulary of ", kVocabulary);
+    ids = std::copy(sequence.ids.begin(), sequence.ids.end(), ids);
     if (sequence.targets.empty()) {
-      targets.insert(targets.end(), sequence.ids.begin() + 1, sequence.ids.end());
-      targets.push_back(kIgnore);
+      targets = std::copy(sequence.ids.begin() + 1, sequence.ids.end(), targets);
+      *targets++ = kIgnore;
     } else {
       TORCH_CHECK(sequence.targets.size() == sequence.ids.size(), "Batch::pack: ", sequence.ids.size(),
                   " ids but ", sequence.targets.size(), " targets");
-      targets.insert(targets.end(), sequence.targets.begin(), sequence.targets.end());
+      targets = std::copy(sequence.targets.begin(), sequence.targets.end(), targets);
     }
-    lengths.push_back(static_cast<int64_t>(sequence.ids.size()));
   }
-  Batch batch;
-  batch.bytes = int32_tensor(ids);
-  batch.targets = int32_tensor(targets);
   batch.documents = Segments::from_lengths(lengths);
-  batch.num_targets = std::count_if(targets.begin(), targets.end(), [](int32_t id) { return id != kIgnore; });
-  batch.num_byte_targets =
-      std::count_if(targets.begin(), targets.end(), [](int32_t id) { return id >= kByteOffset; });
+  const int32_t* first = batch.targets.const_data_ptr<int32_t>();
+  batch.num_targets = std::count_if(first, first + total, [](int32_t id) { return id != kIgnore; });
+  batch.num_byte_targets = std::count_if(first, first + total, [](int32_t id) { return id >= kByteOffset; });
   return batch;
 }
 
@@ -156,8 +171,7 @@ Batch Batch::to(at::Device device) const {
 
 Batch Batch::pack(const std::vector<PatchedSequence>& sequences) {
   Batch batch = pack_ids(sequences);
-  PatchLists lists;
-  for (const PatchedSequence& sequence : sequences) lists.append(sequence);
+  const PatchLists lists(sequences);
   batch.patches = Segments::from_lengths(lists.patch_lengths);
   batch.latent_documents = Segments::from_lengths(lists.patches_per_document);
   batch.readers = Segments::from_lengths(lists.reader_lengths, /*allow_empty=*/true);

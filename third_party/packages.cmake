@@ -1,5 +1,5 @@
 # The small libraries. Debian and Ubuntu names: libfmt-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
-# libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev.
+# libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev.
 include(FetchContent)
 
 macro(blt_package name debian url sha256)  # blt_package(fmt libfmt-dev https://….tar.gz <its SHA-256>)
@@ -25,6 +25,8 @@ blt_package(nlohmann_json nlohmann-json3-dev https://github.com/nlohmann/json/ar
             0d8ef5af7f9794e3263480193c491549b2ba6cc74bb018906202ada498a79406)
 blt_package(CLI11 libcli11-dev https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.3.2.tar.gz
             aac0ab42108131ac5d3344a9db0fdf25c4db652296641955720a4fbe52334e22)
+blt_package(simdjson libsimdjson-dev https://github.com/simdjson/simdjson/archive/refs/tags/v3.6.3.tar.gz
+            afd8201cfb1abe927737d876441bb1f21730a9ee6078a1b8c6174e6463981fa3)
 if(BLT_TESTS)
   blt_package(GTest libgtest-dev https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz
               8ad598c73ad796e0d8280b082cebd82a630d73e73cd3c70057938a6501bba5d7)
@@ -33,7 +35,13 @@ if(BLT_BENCH)
   blt_package(benchmark libbenchmark-dev https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz
               6bc180a57d23d4d9515519f92b0c83d61b05b5bab188961f36ac7b06b0d9e9ce)
 endif()
+add_library(blt_simdjson INTERFACE)  # without its flags about threads
+target_include_directories(blt_simdjson SYSTEM INTERFACE $<TARGET_PROPERTY:simdjson::simdjson,INTERFACE_INCLUDE_DIRECTORIES>)
+target_link_libraries(blt_simdjson INTERFACE $<LINK_ONLY:simdjson::simdjson>)
 find_package(ZLIB REQUIRED)
+find_path(BLT_XXHASH_INCLUDE xxhash.h REQUIRED)
+add_library(blt_xxhash INTERFACE)  # all of it is in the header
+target_include_directories(blt_xxhash SYSTEM INTERFACE ${BLT_XXHASH_INCLUDE})
 find_path(BLT_ZSTD_INCLUDE zstd.h REQUIRED)
 find_library(BLT_ZSTD_LIBRARY zstd REQUIRED)
 add_library(blt_zstd INTERFACE)

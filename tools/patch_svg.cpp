@@ -20,21 +20,6 @@ struct Byte {
   std::string shown;  // empty inside a character of several bytes
 };
 
-std::string escaped_xml(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    if (c == '&')
-      result += "&amp;";
-    else if (c == '<')
-      result += "&lt;";
-    else if (c == '>')
-      result += "&gt;";
-    else
-      result += c;
-  }
-  return result;
-}
-
 // What stands in a byte's cell: blanks are made visible, and an escape is too wide for it.
 std::string shown(const Glyph& glyph) {
   if (glyph.text == " ") return "\u2423";

@@ -12,9 +12,10 @@ void SourceConfig::validate(Errors& errors) const {
 void DataConfig::validate(Errors& errors) const {
   if (sources.empty())
     errors.add("sources", "at least one source is needed, as in `sources: [{paths: [text.txt]}]`");
-  if (!batch_patches && batch_bytes < sequence_bytes)
-    errors.add("batch_bytes", fmt::format("{} is less than sequence_bytes, {}: a batch holds whole sequences",
-                                          batch_bytes, sequence_bytes));
+  const int64_t bytes = batch_bytes.value_or(batch_patches ? sequence_bytes : kDefaultBatchBytes);
+  if (bytes < sequence_bytes)
+    errors.add("batch_bytes", fmt::format("{} is less than sequence_bytes, {}: no sequence would stay whole",
+                                          bytes, sequence_bytes));
 }
 
 }  // namespace blt

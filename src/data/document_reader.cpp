@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
+#include <string_view>
+#include <utility>
 
 #include "data/byte_stream.h"
 #include "data/json_line.h"
+#include "data/line_reader.h"
 
 namespace blt {
 namespace {
@@ -46,8 +48,8 @@ class TextReader : public DocumentReader {
 // A file of which every line is a document.
 class JsonLinesReader : public DocumentReader {
  public:
-  JsonLinesReader(const DataFile& file, std::string text_field)
-      : path_(file.path), text_field_(std::move(text_field)), stream_(ByteStream::open(file.path)) {}
+  JsonLinesReader(const DataFile& file, const std::string& text_field)
+      : path_(file.path), lines_(file.path), parser_(text_field) {}
 
   std::optional<Sequence> next(size_t max_bytes) override {
     while (text_offset_ == text_.size())
@@ -62,69 +64,37 @@ class JsonLinesReader : public DocumentReader {
 
   void save(StateWriter& out) const override {
     const bool inside = text_offset_ < text_.size();  // then the line is read again
-    out.put("offset", static_cast<int64_t>(inside ? line_offset_ : next_line_offset_));
-    out.put("line", inside ? line_ - 1 : line_);
+    out.put("offset", static_cast<int64_t>(inside ? lines_.begin() : lines_.end()));
+    out.put("line", inside ? lines_.number() - 1 : lines_.number());
     out.put("text_offset", static_cast<int64_t>(inside ? text_offset_ : 0));
   }
   void load(const StateReader& in) override {
-    next_line_offset_ = static_cast<uint64_t>(in.integer("offset"));
-    line_ = in.integer("line");
-    stream_->skip(next_line_offset_);
+    lines_.skip(static_cast<uint64_t>(in.integer("offset")), in.integer("line"));
     const auto text_offset = static_cast<size_t>(in.integer("text_offset"));
     if (text_offset == 0) return;
     if (!read_document() || text_.size() <= text_offset)
-      throw Error(
-          fmt::format("{}:{}: is not the line it was when the state was saved", path_.string(), line_));
+      throw Error(fmt::format("{}:{}: is not the line it was when the state was saved", path_.string(),
+                              lines_.number()));
     text_offset_ = text_offset;
   }
 
  private:
   // The next line that is not blank; false at the end.
   bool read_document() {
-    std::string line;
-    while (read_line(line)) {
-      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      text_ = text_of_json_line(line, text_field_, fmt::format("{}:{}", path_.string(), line_));
+    while (const std::optional<std::string_view> line = lines_.next()) {
+      if (line->find_first_not_of(" \t\r") == std::string::npos) continue;
+      text_ = {};
       text_offset_ = 0;
+      text_ = parser_.text(*line, [&] { return fmt::format("{}:{}", path_.string(), lines_.number()); });
       return true;
     }
     return false;
   }
 
-  bool read_line(std::string& line) {
-    line.clear();
-    line_offset_ = next_line_offset_;
-    while (true) {
-      const std::string_view rest = std::string_view(buffer_).substr(buffer_used_);
-      const size_t end = rest.find('\n');
-      line += rest.substr(0, end);
-      buffer_used_ += end == std::string_view::npos ? rest.size() : end + 1;
-      if (end != std::string_view::npos) {
-        next_line_offset_ = line_offset_ + line.size() + 1;
-        break;
-      }
-      buffer_.resize(1 << 18);
-      buffer_.resize(stream_->read(buffer_.data(), buffer_.size()));
-      buffer_used_ = 0;
-      if (buffer_.empty()) {
-        if (line.empty()) return false;
-        next_line_offset_ = line_offset_ + line.size();
-        break;
-      }
-    }
-    ++line_;
-    return true;
-  }
-
   std::filesystem::path path_;
-  std::string text_field_;
-  std::unique_ptr<ByteStream> stream_;
-  std::string buffer_;
-  size_t buffer_used_ = 0;
-  int64_t line_ = 0;          // lines read: the number of the current one, from 1
-  uint64_t line_offset_ = 0;  // where it begins, and the one after it
-  uint64_t next_line_offset_ = 0;
-  std::string text_;        // of the current line
+  LineReader lines_;
+  JsonLineParser parser_;
+  std::string_view text_;   // of the current line
   size_t text_offset_ = 0;  // bytes of it handed out
 };
 

@@ -6,18 +6,26 @@
 #include <optional>
 #include <string>
 
+#include "blt/base/error.h"
 #include "blt/data/documents.h"
 #include "blt/data/sequence.h"
 #include "blt/data/state.h"
 
 namespace blt {
 
+// One document is at fault, and those after it are not.
+class DocumentError : public Error {
+ public:
+  using Error::Error;
+};
+
 // Not thread-safe.
 class DocumentReader {
  public:
   virtual ~DocumentReader() = default;
 
-  // The next at most `max_bytes` bytes of a document; nullopt at the end of the file. Throws blt::Error.
+  // The next at most `max_bytes` bytes of a document; nullopt at the end of the file. Throws DocumentError for a document that is broken:
+  // the next call goes on behind it; any other blt::Error for a file that is.
   virtual std::optional<Sequence> next(size_t max_bytes) = 0;
   virtual void save(StateWriter& out) const = 0;
   // On a fresh reader.

@@ -3,7 +3,10 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "blt/base/error.h"
+#include "blt/base/log.h"
 #include "data/document_reader.h"
 
 namespace blt {
@@ -17,17 +20,42 @@ Documents::Documents(std::vector<DataFile> files, Options options)
 Documents::~Documents() = default;
 
 std::optional<Sequence> Documents::next() {
-  for (; file_ < files_.size(); ++file_, reader_.reset()) {
-    if (!reader_) reader_ = DocumentReader::open(files_[file_], options_.text_field);
-    if (auto sequence = reader_->next(static_cast<size_t>(options_.sequence_bytes))) {
+  for (; file_ < files_.size(); ++file_, reader_.reset())
+    if (auto sequence = next_of_file()) {
       found_ = true;
       return sequence;
     }
-  }
   if (!found_)
-    throw Error(fmt::format("{}{}: there is no document in it, only empty ones", files_[0].path.string(),
-                            files_.size() > 1 ? fmt::format(" and {} more files", files_.size() - 1) : ""));
+    throw Error(fmt::format("{}{}: there is no document in {}, {}", files_[0].path.string(),
+                            files_.size() > 1 ? fmt::format(" and {} more files", files_.size() - 1) : "",
+                            files_.size() > 1 ? "them" : "it",
+                            skipped_ > 0 ? "only broken ones" : "only empty ones"));
   return std::nullopt;
+}
+
+// Of the file that is being read; nullopt at its end.
+std::optional<Sequence> Documents::next_of_file() {
+  while (true) {
+    try {
+      if (!reader_) reader_ = DocumentReader::open(files_[file_], options_.text_field);
+      return reader_->next(static_cast<size_t>(options_.sequence_bytes));
+    } catch (const DocumentError& problem) {
+      if (options_.on_error == OnDataError::kFail) throw;
+      pass_over(problem, "this line");
+    } catch (const Error& problem) {
+      if (options_.on_error == OnDataError::kFail) throw;
+      pass_over(problem, "the rest of the file");
+      return std::nullopt;
+    }
+  }
+}
+
+void Documents::pass_over(const Error& problem, const char* what) {
+  constexpr int64_t kMostWarnings = 10;
+  if (options_.skipped != nullptr) ++*options_.skipped;
+  if (++skipped_ <= kMostWarnings) log_warning(fmt::format("{}; {} is skipped", problem.what(), what));
+  if (skipped_ == kMostWarnings)
+    log_warning("more of these are skipped without a word; the metrics count them");
 }
 
 void Documents::save(StateWriter& out) const {
@@ -52,8 +80,13 @@ void Documents::load(const StateReader& in) {
   found_ = in.integer("found") != 0;
   reader_.reset();
   if (in.integer("inside") == 0) return;
+  const auto start = std::chrono::steady_clock::now();
   reader_ = DocumentReader::open(files_[file_], options_.text_field);
   reader_->load(in.section("reader"));
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  if (time > std::chrono::milliseconds(100))
+    log_info(fmt::format("{}: read forward to where the run was, in {:.1f} s", files_[file_].path.string(),
+                         time.count()));
 }
 
 }  // namespace blt

@@ -2,14 +2,21 @@
 
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
 
+#include "blt/base/config_io.h"
 #include "blt/batch.h"
+#include "data/hash.h"
+#include "ops/cpu/dispatch.h"
 
 namespace blt {
 namespace {
+
+// Raised when a change of the kernels changes the bits of entropies: stored ones are then not found any more.
+constexpr int kArithmetic = 1;
 
 constexpr int32_t kNewline = '\n' + kByteOffset;
 
@@ -52,6 +59,22 @@ std::vector<SequenceScores> EntropyModelSource::scores(std::span<const std::vect
     begin = end;
   }
   return results;
+}
+
+std::string EntropyModelSource::identity() const {
+  Hash128 hash;
+  hash.update(to_yaml(model_->config()));
+  for (const auto& parameter : model_->named_parameters()) {
+    const at::Tensor value = parameter.value().cpu().contiguous();
+    hash.update(parameter.key());
+    hash.update({static_cast<const char*>(value.const_data_ptr()), value.nbytes()});
+  }
+  const EntropyKey weights = hash.digest();
+  return fmt::format("{:016x}{:016x} {} {} {}{} {}", weights.words[0], weights.words[1],
+                     c10::toString(model_->parameters().front().scalar_type()),
+                     options_.reset_at_newline ? "lines" : "sequences",
+                     c10::DeviceTypeName(device_.type(), /*lower_case=*/true),
+                     device_.is_cpu() ? static_cast<int>(ops::isa()) : 0, kArithmetic);
 }
 
 void EntropyModelSource::score_batch(std::span<const std::vector<int32_t>> sequences,

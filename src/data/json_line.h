@@ -1,14 +1,28 @@
 // The text of a document in a line of JSON.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
 namespace blt {
 
-// What stands under `field` in the object `line`; of a repeated key the last. Does not build the other
-// values. where: `file:line`, the beginning of messages. Throws blt::Error when the line is no JSON object,
-// and when the field is missing or no string.
-std::string text_of_json_line(std::string_view line, const std::string& field, const std::string& where);
+// Keeps the memory that parsing wants. Not thread-safe.
+class JsonLineParser {
+ public:
+  explicit JsonLineParser(std::string text_field);
+  ~JsonLineParser();
+
+  // What stands under the field in the object `line`, until the next call; of a repeated key the last. line: LineReader::kPadding bytes behind it may be
+  // read. where: `file:line`, the beginning of messages. Throws DocumentError when the line is no JSON object (RFC 8259, at most 1024
+  // deep), and when the field is missing or no string.
+  std::string_view text(std::string_view line, const std::function<std::string()>& where);
+
+ private:
+  struct Parser;
+  std::string field_;
+  std::unique_ptr<Parser> parser_;
+};
 
 }  // namespace blt

@@ -7,7 +7,11 @@
 
 namespace blt {
 
-Mix::Mix(std::vector<Input> inputs) : inputs_(std::move(inputs)), bytes_(inputs_.size(), 0) {
+Mix::Mix(std::vector<Input> inputs, std::shared_ptr<LoaderMetrics> metrics)
+    : inputs_(std::move(inputs)),
+      bytes_(inputs_.size(), 0),
+      documents_(inputs_.size(), 0),
+      metrics_(std::move(metrics)) {
   TORCH_CHECK(!inputs_.empty(), "Mix: no inputs");
   for (const Input& input : inputs_)
     TORCH_CHECK(input.weight > 0, "Mix: a weight is above 0, got ", input.weight);
@@ -19,7 +23,10 @@ std::optional<Sequence> Mix::next() {
   for (size_t i = 1; i < inputs_.size(); ++i)
     if (progress(i) < progress(behind)) behind = i;
   std::optional<Sequence> sequence = inputs_[behind].stage->next();
-  if (sequence) bytes_[behind] += static_cast<int64_t>(sequence->bytes.size());
+  if (!sequence) return sequence;
+  bytes_[behind] += static_cast<int64_t>(sequence->bytes.size());
+  if (sequence->starts_document) ++documents_[behind];
+  if (metrics_) metrics_->sources[behind].documents = documents_[behind];
   return sequence;
 }
 
@@ -27,6 +34,7 @@ void Mix::save(StateWriter& out) const {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     StateWriter input = out.section("input" + std::to_string(i));
     input.put("bytes", bytes_[i]);
+    input.put("documents", documents_[i]);
     StateWriter stage = input.section("stage");
     inputs_[i].stage->save(stage);
   }
@@ -36,6 +44,7 @@ void Mix::load(const StateReader& in) {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const StateReader input = in.section("input" + std::to_string(i));
     bytes_[i] = input.integer("bytes");
+    documents_[i] = input.integer("documents");
     inputs_[i].stage->load(input.section("stage"));
   }
 }

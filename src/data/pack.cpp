@@ -3,107 +3,110 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
 #include "blt/base/error.h"
+#include "data/pieces.h"
 
 namespace blt {
 namespace {
 
-int64_t text_bytes(const PatchedSequence& sequence) {
-  return std::count_if(sequence.ids.begin(), sequence.ids.end(),
-                       [](int32_t id) { return id >= kByteOffset; });
+// Text bytes in pieces [begin, end) of a sequence: the first id is a BOS, the last one may be an EOS.
+int64_t text_bytes(const PatchedSequence& sequence, int64_t begin, int64_t end) {
+  const int64_t first = std::max<int64_t>(piece_start(sequence, begin), 1), last = piece_start(sequence, end);
+  const bool eos =
+      last == static_cast<int64_t>(sequence.ids.size()) && last > 1 && sequence.ids.back() < kByteOffset;
+  return std::max<int64_t>(last - first - (eos ? 1 : 0), 0);
 }
 
-int64_t num_patches(const PatchedSequence& sequence) {
-  const bool next_starts = sequence.starts.back() == static_cast<int64_t>(sequence.ids.size());
-  return static_cast<int64_t>(sequence.starts.size()) - (next_starts ? 1 : 0);
-}
-
-// The first `patches` patches; the id that comes next, beyond the cut, starts one.
-PatchedSequence head(const PatchedSequence& sequence, int64_t patches) {
-  const int64_t end = sequence.starts[patches];
-  PatchedSequence result;
-  result.ids.assign(sequence.ids.begin(), sequence.ids.begin() + end);
-  result.starts.assign(sequence.starts.begin(), sequence.starts.begin() + patches + 1);
-  if (!sequence.targets.empty()) {
-    result.targets.assign(sequence.targets.begin(), sequence.targets.begin() + end);
-    result.targets.back() = kIgnore;
+// The end of the longest run of pieces from `begin` on with at most `bytes` bytes of text.
+int64_t longest_run(const PatchedSequence& sequence, int64_t begin, int64_t bytes) {
+  int64_t low = begin, high = num_pieces(sequence);
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (text_bytes(sequence, begin, middle) <= bytes)
+      low = middle;
+    else
+      high = middle - 1;
   }
-  return result;
-}
-
-// What follows the first `patches` patches, behind a BOS of its own; the whole for 0.
-PatchedSequence tail(const PatchedSequence& sequence, int64_t patches) {
-  if (patches == 0) return sequence;
-  const int64_t begin = sequence.starts[patches];
-  PatchedSequence result;
-  result.ids = {kBos};
-  result.ids.insert(result.ids.end(), sequence.ids.begin() + begin, sequence.ids.end());
-  result.starts = {0};
-  for (size_t p = static_cast<size_t>(patches); p < sequence.starts.size(); ++p)
-    result.starts.push_back(sequence.starts[p] - begin + 1);
-  if (!sequence.targets.empty())
-    result.targets.assign(sequence.targets.begin() + begin - 1, sequence.targets.end());
-  return result;
+  return low;
 }
 
 }  // namespace
 
-Pack::Pack(std::unique_ptr<Stage<PatchedSequence>> input, Options options)
-    : input_(std::move(input)), options_(options) {
+Pack::Pack(std::unique_ptr<Stage<PatchedSequence>> input, Options options,
+           std::shared_ptr<LoaderMetrics> metrics)
+    : input_(std::move(input)), options_(options), metrics_(std::move(metrics)) {
+  TORCH_CHECK(options_.bytes || options_.patches, "Pack: there is no budget");
   TORCH_CHECK(!options_.patches || (options_.patched && *options_.patches >= 2),
               "Pack: a budget in patches is at least 2, and only for batches with patches");
 }
 
 std::optional<Batch> Pack::next() {
-  const std::vector<PatchedSequence> sequences = options_.patches ? fill_patches() : fill_bytes();
+  const std::vector<PatchedSequence> sequences = fill();
   if (sequences.empty()) return std::nullopt;
-  return options_.patched ? Batch::pack(sequences) : Batch::pack_bytes(sequences);
+  const auto pack = [&] { return options_.patched ? Batch::pack(sequences) : Batch::pack_bytes(sequences); };
+  if (!metrics_) return pack();
+  int64_t bytes = 0, pieces = 0;
+  for (const PatchedSequence& sequence : sequences) {
+    bytes += text_bytes(sequence, 0, num_pieces(sequence));
+    pieces += num_pieces(sequence);
+  }
+  report(bytes, pieces);
+  return metrics_->pack.measure(bytes, pack);
+}
+
+// The share of the budget that came nearest to its end.
+void Pack::report(int64_t bytes, int64_t patches) const {
+  double used = 0;
+  if (options_.bytes) used = static_cast<double>(bytes) / static_cast<double>(*options_.bytes);
+  if (options_.patches)
+    used = std::max(used, static_cast<double>(patches) / static_cast<double>(*options_.patches));
+  ++metrics_->batches;
+  metrics_->unused_millionths += static_cast<int64_t>(1e6 * std::max(0.0, 1.0 - used));
 }
 
 bool Pack::pull() {
   pending_input_ = StateWriter();
   input_->save(pending_input_);
   pending_ = input_->next();
-  pending_patches_ = 0;
+  pending_pieces_ = 0;
   return pending_.has_value();
 }
 
-std::vector<PatchedSequence> Pack::fill_bytes() {
+std::vector<PatchedSequence> Pack::fill() {
+  constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
   std::vector<PatchedSequence> result;
-  int64_t bytes = 0;
-  while (pending_ || pull()) {
-    bytes += text_bytes(*pending_);
-    if (!result.empty() && bytes > options_.bytes) break;
-    result.push_back(std::move(*pending_));
-    pending_.reset();
-  }
-  return result;
-}
-
-std::vector<PatchedSequence> Pack::fill_patches() {
-  std::vector<PatchedSequence> result;
-  int64_t room = *options_.patches;
-  while (room >= 2 && (pending_ || pull())) {  // in one patch there is only room for a BOS
-    PatchedSequence rest = tail(*pending_, pending_patches_);
-    const int64_t count = num_patches(rest);
-    if (count > room) {
-      result.push_back(head(rest, room));
-      pending_patches_ += room - (pending_patches_ > 0 ? 1 : 0);  // a tail's BOS is not the sequence's
+  int64_t room_bytes = options_.bytes.value_or(kNoLimit), room_patches = options_.patches.value_or(kNoLimit);
+  // A BOS alone is no use: two patches, one byte.
+  while (room_patches >= 2 && room_bytes >= 1 && (pending_ || pull())) {
+    const int64_t begin = pending_pieces_, count = num_pieces(*pending_);
+    const int64_t own_bos = begin > 0 ? 1 : 0;  // a tail's, which is not the sequence's
+    int64_t end = longest_run(*pending_, begin, room_bytes);
+    if (room_patches != kNoLimit) end = std::min(end, begin + room_patches - own_bos);
+    if (end < count && options_.cut && result.empty())
+      end = std::max(end, begin + 2 - own_bos);  // a patch above the budget
+    if (end < count && !options_.cut && result.empty()) end = count;
+    if (end < count && (!options_.cut || end + own_bos < begin + 2)) break;
+    room_bytes -= text_bytes(*pending_, begin, end);
+    room_patches -= end - begin + own_bos;
+    if (end < count) {
+      const PatchedSequence first = head(*pending_, end);
+      result.push_back(begin > 0 ? tail(first, begin) : first);
+      pending_pieces_ = end;
       break;
     }
-    result.push_back(std::move(rest));
+    result.push_back(begin > 0 ? tail(*pending_, begin) : std::move(*pending_));
     pending_.reset();
-    room -= count;
   }
   return result;
 }
 
 void Pack::save(StateWriter& out) const {
   out.put("pending", pending_ ? 1 : 0);
-  out.put("pending_patches", pending_ ? pending_patches_ : 0);
+  out.put("pending_pieces", pending_ ? pending_pieces_ : 0);
   if (pending_) {
     out.put("input", pending_input_);
   } else {
@@ -116,10 +119,10 @@ void Pack::load(const StateReader& in) {
   input_->load(in.section("input"));
   pending_.reset();
   if (in.integer("pending") == 0) return;
-  const int64_t patches = in.integer("pending_patches");
-  if (!pull() || (patches > 0 && patches >= num_patches(*pending_)))
+  const int64_t pieces = in.integer("pending_pieces");
+  if (!pull() || (pieces > 0 && pieces >= num_pieces(*pending_)))
     throw Error("the data is no longer what it was when this state was saved: a sequence became shorter");
-  pending_patches_ = patches;
+  pending_pieces_ = pieces;
 }
 
 }  // namespace blt

@@ -2,52 +2,115 @@
 
 #include <c10/util/Exception.h>
 
+#include <optional>
+#include <span>
 #include <utility>
 
+#include "data/pieces.h"
+#include "ops/cpu/one_thread.h"
+
 namespace blt {
+namespace {
 
-PatchStage::PatchStage(std::unique_ptr<Stage<Sequence>> input, std::shared_ptr<const Patcher> patcher,
-                       std::shared_ptr<EntropySource> entropies, std::shared_ptr<PatchCache> cache,
-                       Options options)
-    : BlockStage(std::move(input), options.entropy_batch_bytes),
-      patcher_(std::move(patcher)),
-      entropies_(std::move(entropies)),
-      cache_(std::move(cache)),
-      options_(options) {
-  TORCH_CHECK(!needs_entropies() || entropies_,
-              "PatchStage: the patcher needs entropies, and there is no source of them");
-}
+// The work on a block. Thread-safe.
+class Patching {
+ public:
+  Patching(PatchSchedule schedule, std::shared_ptr<EntropySource> entropies, PatchStage::Options options,
+           std::shared_ptr<LoaderMetrics> metrics)
+      : schedule_(std::move(schedule)),
+        entropies_(std::move(entropies)),
+        options_(options),
+        metrics_(std::move(metrics)) {
+    for (const PatcherFrom& entry : schedule_)
+      TORCH_CHECK(!entry.patcher->needs_entropies() || entropies_,
+                  "PatchStage: the patcher needs entropies, and there is no source of them");
+    TORCH_CHECK(schedule_.empty() || schedule_.front().text_bytes == 0,
+                "PatchStage: there is no patcher for the first text");
+  }
 
-std::vector<PatchedSequence> PatchStage::work(std::vector<Sequence> block, int64_t) {
-  std::vector<PatchedSequence> result(block.size());
-  for (size_t i = 0; i < block.size(); ++i) result[i].ids = block[i].ids(options_.eos);
-  if (needs_entropies())
-    find_starts_by_entropies(result);
-  else if (patcher_)
-    for (PatchedSequence& sequence : result) sequence.starts = patcher_->starts(sequence.ids);
-  return result;
-}
-
-void PatchStage::find_starts_by_entropies(std::vector<PatchedSequence>& sequences) {
-  std::vector<size_t> unknown;
-  std::vector<std::vector<int32_t>> ids;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    if (auto starts = cache_ ? cache_->find(sequences[i].ids) : std::nullopt) {
-      sequences[i].starts = std::move(*starts);
+  std::vector<PatchedSequence> operator()(const std::vector<Sequence>& block) const {
+    if (options_.threads > 0) use_this_thread_alone();
+    std::vector<PatchedSequence> result(block.size());
+    if (schedule_.empty()) {
+      for (size_t i = 0; i < block.size(); ++i) result[i].ids = block[i].ids(options_.eos);
     } else {
-      unknown.push_back(i);
-      ids.push_back(sequences[i].ids);
+      int64_t bytes = 0;
+      for (const Sequence& sequence : block) bytes += static_cast<int64_t>(sequence.bytes.size());
+      std::vector<std::vector<int32_t>> ids(block.size());
+      const auto to_ids = [&] {
+        for (size_t i = 0; i < block.size(); ++i) ids[i] = block[i].ids(options_.eos);
+        return 0;
+      };
+      const auto entropies = [&] {
+        return needs_entropies(block) ? entropies_->entropies(ids) : std::vector<std::vector<float>>();
+      };
+      const auto cut = [&](const std::vector<std::vector<float>>& of_ids) {
+        int64_t patches = 0;
+        for (size_t i = 0; i < block.size(); ++i) {
+          result[i].starts =
+              patcher(block[i]).starts(ids[i], of_ids.empty() ? std::span<const float>() : of_ids[i]);
+          result[i].ids = std::move(ids[i]);
+          patches += num_pieces(result[i]) - 1;
+        }
+        return patches;
+      };
+      if (metrics_) {
+        metrics_->patch.measure(0, to_ids);
+        std::vector<std::vector<float>> of_ids;
+        if (needs_entropies(block)) of_ids = metrics_->entropy.measure(bytes, entropies);
+        metrics_->patches += metrics_->patch.measure(bytes, [&] { return cut(of_ids); });
+        metrics_->patched_bytes += bytes;
+      } else {
+        to_ids();
+        cut(entropies());
+      }
     }
+    for (size_t i = 0; i < block.size(); ++i)
+      if (block[i].patches_done > 0) result[i] = tail(result[i], block[i].patches_done);
+    return result;
   }
-  if (unknown.empty()) return;
-  const std::vector<SequenceScores> scores = entropies_->scores(ids);
-  TORCH_CHECK(scores.size() == ids.size(), "EntropySource::scores: ", ids.size(), " sequences but ",
-              scores.size(), " results");
-  for (size_t u = 0; u < unknown.size(); ++u) {
-    PatchedSequence& sequence = sequences[unknown[u]];
-    sequence.starts = patcher_->starts(sequence.ids, scores[u].entropies);
-    if (cache_) cache_->add(sequence.ids, sequence.starts);
+
+ private:
+  // The threads of the loader are the parallelism here; teams of each would stand in each other's way.
+  static void use_this_thread_alone() {
+    static thread_local bool done = false;
+    if (std::exchange(done, true)) return;
+    ops::use_one_thread();
   }
+  const Patcher& patcher(const Sequence& sequence) const {
+    size_t i = schedule_.size() - 1;
+    while (schedule_[i].text_bytes > sequence.text_before) --i;
+    return *schedule_[i].patcher;
+  }
+  bool needs_entropies(const std::vector<Sequence>& block) const {
+    for (const Sequence& sequence : block)
+      if (patcher(sequence).needs_entropies()) return true;
+    return false;
+  }
+
+  PatchSchedule schedule_;
+  std::shared_ptr<EntropySource> entropies_;
+  PatchStage::Options options_;
+  std::shared_ptr<LoaderMetrics> metrics_;
+};
+
+}  // namespace
+
+PatchStage::PatchStage(std::unique_ptr<Stage<Sequence>> input, PatchSchedule schedule,
+                       std::shared_ptr<EntropySource> entropies, Options options,
+                       std::shared_ptr<LoaderMetrics> metrics)
+    : BlockStage(
+          std::move(input),
+          {.limit = options.block_bytes, .threads = options.threads, .ahead = options.blocks_ahead},
+          [](const Sequence& sequence) { return static_cast<int64_t>(sequence.bytes.size()); },
+          [patching =
+               std::make_shared<const Patching>(std::move(schedule), std::move(entropies), options, metrics)](
+              const std::vector<Sequence>& block, int64_t) { return (*patching)(block); }),
+      metrics_(std::move(metrics)) {}
+
+std::optional<PatchedSequence> PatchStage::next() {
+  if (metrics_) metrics_->blocks_ready = ready();
+  return BlockStage::next();
 }
 
 }  // namespace blt

@@ -5,11 +5,12 @@
 namespace blt {
 
 std::vector<int32_t> Sequence::ids(bool eos) const {
-  std::vector<int32_t> result;
-  result.reserve(bytes.size() + 2);
-  result.push_back(kBos);
-  for (const char byte : bytes) result.push_back(static_cast<unsigned char>(byte) + kByteOffset);
-  if (eos && ends_document) result.push_back(kEos);
+  const bool ends = eos && ends_document;
+  std::vector<int32_t> result(bytes.size() + (ends ? 2 : 1));
+  result.front() = kBos;
+  for (size_t i = 0; i < bytes.size(); ++i)
+    result[i + 1] = static_cast<unsigned char>(bytes[i]) + kByteOffset;
+  if (ends) result.back() = kEos;
   return result;
 }
 

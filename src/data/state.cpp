@@ -58,6 +58,11 @@ const T& get(const Node& node, std::string_view key, const std::string& name, co
 }  // namespace
 
 StateWriter::StateWriter() : node_(std::make_shared<Node>()) {}
+StateWriter StateWriter::of(const StateReader& state) {
+  StateWriter result;
+  result.node_->values = state.node_->values;
+  return result;
+}
 
 void StateWriter::put(std::string_view key, int64_t value) { node_->values[std::string(key)] = value; }
 void StateWriter::put(std::string_view key, std::string_view text) {
@@ -66,6 +71,7 @@ void StateWriter::put(std::string_view key, std::string_view text) {
 void StateWriter::put(std::string_view key, const StateWriter& state) {
   node_->values[std::string(key)] = state.node_;
 }
+void StateWriter::assign(const StateWriter& state) { node_->values = state.node_->values; }
 StateWriter StateWriter::section(std::string_view key) {
   StateWriter result;
   put(key, result);

@@ -63,6 +63,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step)
     : config_(config),
+      data_metrics_(parts.metrics),
       flops_per_byte_(parts.flops_per_byte),
       first_step_(first_step),
       terminal_(is_terminal()),
@@ -122,6 +123,8 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
     row.update({{"bytes_per_s", speed}, {"learning_rate", learning_rate}, {"gradient_norm", norm}});
     if (flops_per_byte_ > 0) row["flops_per_s"] = speed * flops_per_byte_;
     row["skipped_steps"] = skipped;
+    if (data_metrics_)
+      for (const auto& [name, value] : data_metrics_()) row["data." + name] = value;
     write_metrics(row.dump());
     std::vector<EventFile::Scalar> scalars;
     for (const auto& [name, value] : row.items())

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blt/io/event_file.h"
@@ -37,6 +39,7 @@ class Progress {
   void write_metrics(const std::string& row);
 
   const TrainConfig& config_;
+  const std::function<std::vector<std::pair<std::string, double>>()>& data_metrics_;
   double flops_per_byte_;
   int64_t first_step_;
   std::filesystem::path metrics_path_;

@@ -13,7 +13,6 @@
 #include "blt/base/log.h"
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
-#include "blt/data/entropy_model_source.h"
 #include "blt/data/loader.h"
 #include "blt/io/model_dir.h"
 #include "blt/model/report.h"
@@ -62,7 +61,9 @@ std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, cons
   log_info(fmt::format("entropy model: {}", model_summary(*model, context)));
   TrainerParts parts;
   parts.model = trainable(model);
-  parts.train = make_byte_loader(data, Pass::kTraining);
+  const auto metrics = std::make_shared<LoaderMetrics>(data.sources);
+  parts.train = make_byte_loader(data, Pass::kTraining, {.metrics = metrics});
+  parts.metrics = [metrics] { return metrics->take(); };
   if (!data.validation.empty()) parts.valid = [data] { return make_byte_loader(data, Pass::kValidation); };
   parts.output = settings.output;
   parts.seed = training_seed(settings.seed, "entropy_model");
@@ -88,24 +89,23 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
 // Calibrates the threshold in `config` where it is not given.
 std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, const CostContext& context,
                                      const std::optional<fs::path>& checkpoint, bool check) {
+  const auto metrics = std::make_shared<LoaderMetrics>(config.data.sources);
   std::shared_ptr<EntropySource> entropies;
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     if (models.entropy_model.is_empty())
       throw Error("the patching rule reads entropies, but the model to start from has no entropy model");
-    entropies = std::make_shared<EntropyModelSource>(
-        models.entropy_model, EntropyModelSource::Options{.reset_at_newline = rule->reset_at_newline,
-                                                          .batch_bytes = config.data.entropy_batch_bytes});
+    entropies = make_entropies(config.data, models.entropy_model, rule->reset_at_newline, metrics);
     calibrate_threshold(config, *entropies, check ? 1 << 14 : 1 << 18);
   }
   log_info(fmt::format("Byte Latent Transformer: {}", model_summary(*models.blt, context)));
-  const std::shared_ptr<const Patcher> patcher = make_patcher(config.patching);
-  const auto cache = std::make_shared<PatchCache>(config.data.patch_cache_mib << 20);
+  const PatchSchedule schedule = make_patch_schedule(config.data, config.patching, entropies.get());
   TrainerParts parts;
   parts.model = trainable(models.blt);
-  parts.train = make_patch_loader(config.data, Pass::kTraining, patcher, entropies, cache);
+  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, entropies, {.metrics = metrics});
+  parts.metrics = [metrics] { return metrics->take(); };
   if (!config.data.validation.empty())
     parts.valid = [=, data = config.data] {
-      return make_patch_loader(data, Pass::kValidation, patcher, entropies, cache);
+      return make_patch_loader(data, Pass::kValidation, schedule, entropies);
     };
   parts.output = config.output;
   parts.seed = training_seed(config.seed, "model");

@@ -85,7 +85,7 @@ RunSettings entropy_model_settings(const RunConfig& config) {
   RunSettings settings = config;
   settings.output /= "entropy_model";
   settings.data.sequence_bytes = stage.sequence_bytes.value_or(settings.data.sequence_bytes);
-  settings.data.batch_bytes = stage.batch_bytes.value_or(settings.data.batch_bytes);
+  if (stage.batch_bytes) settings.data.batch_bytes = stage.batch_bytes;
   settings.data.batch_patches.reset();
   settings.train = stage.train;
   return settings;

@@ -188,7 +188,10 @@ TEST(Documents, DeepNestingIsNoCrash) {
   const TemporaryFolder folder;
   const std::string deep =
       "{\"a\": " + std::string(200000, '[') + std::string(200000, ']') + ", \"text\": \"t\"}";
-  EXPECT_EQ(read(folder.write("a.jsonl", deep)), Texts{"t"});
+  EXPECT_MESSAGE(read(folder.write("a.jsonl", deep)), "a.jsonl:1: invalid JSON: nested more than 1024 deep");
+  const std::string less_deep =
+      "{\"a\": " + std::string(1000, '[') + std::string(1000, ']') + ", \"text\": \"t\"}";
+  EXPECT_EQ(read(folder.write("a.jsonl", less_deep)), Texts{"t"});
   EXPECT_MESSAGE(read(folder.write("b.jsonl", std::string(200000, '['))), "b.jsonl:1: invalid JSON");
 }
 

@@ -1,6 +1,7 @@
 // Stand-ins for the parts around a stage under test.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -69,8 +70,8 @@ class FakeEntropies : public EntropySource {
     }
     return result;
   }
-  int calls = 0;
-  int num_sequences = 0;
+  std::atomic<int> calls{0};
+  std::atomic<int> num_sequences{0};
 };
 
 template <class T>

@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
+#include "archives.h"
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
+#include "blt/data/entropy_cache.h"
 #include "fakes.h"
 #include "message.h"
 #include "temporary_folder.h"
@@ -72,10 +75,77 @@ TEST_F(Loader, EntropiesOfAPassAreComputedOnce) {
   EntropyPatching rule;
   rule.threshold = 2.0;
   config.entropy_batch_bytes = 200;  // a pass is several blocks
+  config.threads = 1;                // two may compute a sequence at the same time
   auto source = std::make_shared<FakeEntropies>();
-  const auto loader = make_patch_loader(config, Pass::kTraining, make_patcher({rule, {}}), source);
+  const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
+  const auto cached =
+      std::make_shared<CachedEntropies>(source, "fake", EntropyCache::in_memory(1 << 20), metrics);
+  const auto loader =
+      make_patch_loader(config, Pass::kTraining, make_patcher({rule, {}}), cached, {.metrics = metrics});
   take(*loader, 100);
   EXPECT_EQ(source->num_sequences, 40);
+  EXPECT_EQ(metrics->cache_misses, 40);
+  EXPECT_GT(metrics->cache_hits, 100);
+}
+
+TEST_F(Loader, CountsWhatItDoes) {
+  const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
+  const auto loader = make_patch_loader(config, Pass::kTraining, make_patcher({SpacePatching(), {}}), nullptr,
+                                        {.metrics = metrics});
+  take(*loader, 50);
+  std::map<std::string, double> numbers;
+  for (const auto& [name, value] : metrics->take()) numbers[name] = value;
+  for (const char* name : {"read_bytes_per_s", "patch_bytes_per_s", "pack_bytes_per_s"})
+    EXPECT_GT(numbers[name], 0) << name;
+  EXPECT_GE(numbers["wait_s"], 0);
+  EXPECT_GT(numbers["mean_patch_bytes"], 4);
+  EXPECT_LT(numbers["mean_patch_bytes"], 9);
+  EXPECT_GE(numbers["source0_documents"], 150);
+  EXPECT_GE(numbers["source0_epochs"], 3);
+  EXPECT_EQ(numbers["source0_skipped"], 0);
+}
+
+TEST_F(Loader, PatchesGrowAsTheScheduleSays) {
+  FakeEntropies source;
+  EntropyPatching rule;
+  rule.threshold = 3.2;
+  const PatchingConfig patching{rule, {}};
+  EXPECT_EQ(make_patch_schedule(config, patching, nullptr).size(), 1u);
+  config.patch_length = PatchLengthConfig{.mean_patch_bytes = 2.0, .text_bytes = 1000, .stages = 2};
+  const PatchSchedule schedule = make_patch_schedule(config, patching, &source);
+  ASSERT_EQ(schedule.size(), 3u);
+  EXPECT_EQ(schedule[1].text_bytes, 500);
+  EXPECT_EQ(schedule[2].text_bytes, 1000);
+  const EntropySample sample = entropy_sample(config, source, 2000);
+  double last = 0;
+  for (const PatcherFrom& stage : schedule) {
+    PatchCount count;
+    for (size_t i = 0; i < sample.ids.size(); ++i)
+      count.add(sample.ids[i], stage.patcher->starts(sample.ids[i], sample.entropies[i]));
+    EXPECT_GT(count.mean_patch_bytes(), last);
+    last = count.mean_patch_bytes();
+  }
+  config.patch_length->mean_patch_bytes = 20;
+  EXPECT_MESSAGE(make_patch_schedule(config, patching, &source), "patches grow");
+  EXPECT_MESSAGE(make_patch_schedule(config, {SpacePatching(), {}}, &source), "this patching has none");
+}
+
+TEST_F(Loader, BrokenDocumentsAreSkippedWhereTheConfigSaysSo) {
+  std::string lines = "{\"text\": \"first\"}\n{\"text\": 3}\nnot JSON\n{\"text\": \"last\"}\n";
+  folder.write("broken/a.jsonl", lines);
+  folder.write("broken/b.jsonl.gz", gzip(lines).substr(0, 40));
+  folder.write("broken/c.txt", "text");
+  config.sources[0].paths = {folder / "broken"};
+  config.shuffle_sequences = 0;
+  EXPECT_MESSAGE(take(*make_sequences(config, Pass::kTraining), 5), "a.jsonl:2: \"text\" is a string");
+  config.sources[0].on_error = OnDataError::kSkip;
+  const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
+  const auto stage = make_sequences(config, Pass::kTraining, metrics);
+  const auto texts = texts_of(take(*stage, 5));
+  EXPECT_EQ(texts[0], "[first]");
+  EXPECT_EQ(texts[1], "[last]");
+  EXPECT_EQ(texts[texts.size() - 2], "[first]") << "the next epoch";
+  EXPECT_GE(metrics->sources[0].skipped, 3);
 }
 
 TEST_F(Loader, CalibratesOnTrainingText) {

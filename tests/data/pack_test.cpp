@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "blt/data/patch_stage.h"
@@ -13,7 +14,7 @@ namespace {
 
 std::unique_ptr<Stage<PatchedSequence>> patched(std::vector<Sequence> items) {
   return std::make_unique<PatchStage>(std::make_unique<ListStage<Sequence>>(std::move(items)),
-                                      make_patcher({SpacePatching{}, 5}), nullptr, nullptr,
+                                      PatchSchedule{{0, make_patcher({SpacePatching{}, 5})}}, nullptr,
                                       PatchStage::Options{});
 }
 std::vector<int32_t> values(const at::Tensor& tensor) {
@@ -39,9 +40,9 @@ std::string text_bytes_of(const std::vector<Sequence>& items) {
   return result;
 }
 
-TEST(Pack, FillsByteBudgetsWithWholeSequences) {
+TEST(Pack, FillsByteBudgetsWithWholeSequencesWhereNoneIsCut) {
   const auto items = random_sequences(200, 1);
-  Pack pack(patched(items), {.bytes = 100});
+  Pack pack(patched(items), {.bytes = 100, .cut = false});
   const auto batches = take(pack);
   EXPECT_EQ(text_bytes_of(batches), text_bytes_of(items));
   int64_t sequences = 0, byte_targets = 0;
@@ -68,7 +69,7 @@ TEST(Pack, SpecialIdsDoNotCount) {
 
 TEST(Pack, ALongerSequenceIsABatchByItself) {
   const std::vector<Sequence> items(3, Sequence{std::string(25, 'x'), true, true});
-  Pack pack(patched(items), {.bytes = 10});
+  Pack pack(patched(items), {.bytes = 10, .cut = false});
   EXPECT_EQ(take(pack).size(), 3u);
 }
 
@@ -98,6 +99,61 @@ TEST(Pack, FillsPatchBudgetsExactly) {
   }
 }
 
+TEST(Pack, FillsByteBudgetsToTheLastPatchThatFits) {
+  const auto items = random_sequences(300, 3, 200);
+  for (const bool patched_batches : {false, true}) {
+    const auto metrics = std::make_shared<LoaderMetrics>(std::vector<SourceConfig>());
+    Pack pack(patched_batches ? patched(items)
+                              : std::make_unique<PatchStage>(std::make_unique<ListStage<Sequence>>(items),
+                                                             PatchSchedule{}, nullptr, PatchStage::Options{}),
+              {.bytes = 1000, .patched = patched_batches}, metrics);
+    const auto batches = take(pack);
+    EXPECT_EQ(text_bytes_of(batches), text_bytes_of(items));
+    int64_t byte_targets = 0;
+    for (size_t b = 0; b < batches.size(); ++b) {
+      const auto size = static_cast<int64_t>(text_bytes_of(std::vector{batches[b]}).size());
+      byte_targets += batches[b].num_byte_targets;
+      EXPECT_LE(size, 1000);
+      if (b + 1 < batches.size()) {
+        EXPECT_GE(size, patched_batches ? 996 : 1000) << "a patch has at most 5 bytes";
+      }
+    }
+    EXPECT_EQ(byte_targets, total_bytes(items)) << "every byte is a target once";
+    EXPECT_EQ(metrics->batches, static_cast<int64_t>(batches.size()));
+    const auto numbers = metrics->take();
+    const auto unused = std::find_if(numbers.begin(), numbers.end(),
+                                     [](const auto& n) { return n.first == "unused_budget"; });
+    ASSERT_NE(unused, numbers.end());
+    // Only the last batch may be far from full.
+    EXPECT_LT(unused->second, 0.01 + 1.0 / static_cast<double>(batches.size()));
+  }
+}
+
+TEST(Pack, KeepsToBothBudgets) {
+  auto items = random_sequences(100, 4, 200);                                  // short patches
+  items.insert(items.end(), 20, Sequence{std::string(100, 'x'), true, true});  // long ones
+  Pack pack(patched(items), {.bytes = 200, .patches = 50});
+  const auto batches = take(pack);
+  EXPECT_EQ(text_bytes_of(batches), text_bytes_of(items));
+  bool by_bytes = false, by_patches = false;
+  for (size_t b = 0; b + 1 < batches.size(); ++b) {
+    const auto size = static_cast<int64_t>(text_bytes_of(std::vector{batches[b]}).size());
+    EXPECT_LE(size, 200);
+    EXPECT_LE(batches[b].patches.count, 50);
+    EXPECT_TRUE(size >= 196 || batches[b].patches.count >= 49);
+    (size >= 196 ? by_bytes : by_patches) = true;
+  }
+  EXPECT_TRUE(by_bytes && by_patches) << "the test should see both";
+}
+
+TEST(Pack, APatchAboveTheBudgetIsABatch) {
+  const PatchedSequence sequence{{kBos, 10, 11, 12, 13, 14, 15}, {0, 1, 6}, {}};
+  Pack pack(std::make_unique<ListStage<PatchedSequence>>(std::vector{sequence}), {.bytes = 2});
+  EXPECT_EQ(values(pack.next()->bytes), (std::vector<int32_t>{kBos, 10, 11, 12, 13, 14}));
+  EXPECT_EQ(values(pack.next()->bytes), (std::vector<int32_t>{kBos, 15}));
+  EXPECT_FALSE(pack.next());
+}
+
 TEST(Pack, ATailKeepsItsPatchesBehindItsOwnBos) {
   // Patches: BOS | a b | c d e | f, and the next id starts one.
   const PatchedSequence sequence{{kBos, 10, 11, 12, 13, 14, 15}, {0, 1, 3, 6, 7}, {}};
@@ -125,6 +181,7 @@ TEST(Pack, ACutKeepsTheTargetsOfASequenceThatHasItsOwn) {
 }
 
 TEST(Pack, RefusesBudgetsThatCannotBe) {
+  EXPECT_THROW(Pack(patched({}), {}), c10::Error);
   EXPECT_THROW(Pack(patched({}), {.patches = 1}), c10::Error);
   EXPECT_THROW(Pack(patched({}), {.patches = 8, .patched = false}), c10::Error);
 }

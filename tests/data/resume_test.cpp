@@ -12,8 +12,10 @@
 #include "blt/data/mix.h"
 #include "blt/data/pack.h"
 #include "blt/data/patch_stage.h"
+#include "blt/data/prefetch.h"
 #include "blt/data/repeat.h"
 #include "blt/data/shuffle.h"
+#include "blt/data/split.h"
 #include "fakes.h"
 #include "message.h"
 #include "temporary_folder.h"
@@ -133,27 +135,39 @@ TEST_F(Resume, Patches) {
   const std::shared_ptr<const Patcher> space = make_patcher({SpacePatching{}, {}}),
                                        entropy = make_patcher({rule, {}});
   for (const auto& patcher : {space, entropy})
-    expect_resumable<PatchedSequence>([&] {
-      return std::make_unique<PatchStage>(
-          std::make_unique<ListStage<Sequence>>(items), patcher, std::make_shared<FakeEntropies>(),
-          std::make_shared<PatchCache>(1000), PatchStage::Options{.entropy_batch_bytes = 60});
-    });
+    for (const int64_t threads : {0, 3})
+      expect_resumable<PatchedSequence>([&] {
+        return std::make_unique<PatchStage>(
+            std::make_unique<ListStage<Sequence>>(items), PatchSchedule{{0, patcher}},
+            std::make_shared<FakeEntropies>(),
+            PatchStage::Options{.block_bytes = 60, .threads = threads, .blocks_ahead = 4});
+      });
 }
 
 TEST_F(Resume, Pack) {
   const auto items = random_sequences(40, 2);
   const std::shared_ptr<const Patcher> patcher = make_patcher({SpacePatching{}, {}});
   for (const Pack::Options options :
-       {Pack::Options{.bytes = 60}, Pack::Options{.bytes = 1}, Pack::Options{.patches = 2},
-        Pack::Options{.patches = 9}, Pack::Options{.bytes = 45, .patched = false}})
+       {Pack::Options{.bytes = 60}, Pack::Options{.bytes = 60, .cut = false}, Pack::Options{.bytes = 1},
+        Pack::Options{.bytes = 30, .patches = 9}, Pack::Options{.patches = 2}, Pack::Options{.patches = 9},
+        Pack::Options{.bytes = 45, .patched = false}})
     expect_resumable<Batch>(
         [&] {
-          auto sequences =
-              std::make_unique<PatchStage>(std::make_unique<ListStage<Sequence>>(items), patcher, nullptr,
-                                           nullptr, PatchStage::Options{.entropy_batch_bytes = 60});
+          auto sequences = std::make_unique<PatchStage>(std::make_unique<ListStage<Sequence>>(items),
+                                                        PatchSchedule{{0, patcher}}, nullptr,
+                                                        PatchStage::Options{.block_bytes = 60});
           return std::make_unique<blt::Pack>(std::move(sequences), options);
         },
         400);
+}
+
+TEST_F(Resume, PrefetchAndSplit) {
+  for (const int64_t depth : {0, 1, 5})
+    expect_resumable<Sequence>(
+        [&] { return std::make_unique<Prefetch<Sequence>>(documents("text")(), depth); });
+  for (const int64_t rank : {0, 2})
+    expect_resumable<Sequence>(
+        [&] { return std::make_unique<Split>(documents("text")(), Share{.rank = rank, .ranks = 3}); });
 }
 
 TEST_F(Resume, TheWholeChain) {
@@ -162,6 +176,7 @@ TEST_F(Resume, TheWholeChain) {
   const std::shared_ptr<const Patcher> patcher = make_patcher({rule, 8});
   DataConfig data = config();
   for (const Pass pass : {Pass::kTraining, Pass::kValidation}) {
+    data.threads = pass == Pass::kTraining ? 2 : 0;
     data.batch_patches.reset();
     expect_resumable<Batch>([&] { return make_byte_loader(data, pass); });
     expect_resumable<Batch>(

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <set>
 
 #include "blt/base/error.h"
 #include "blt/data/mix.h"
@@ -105,7 +104,7 @@ TEST(PatchStage, CutsByTheEntropiesOfEachSequence) {
   const auto items = random_sequences(50, 3);
   const std::shared_ptr<const Patcher> patcher = entropy_patcher();
   auto source = std::make_shared<FakeEntropies>();
-  PatchStage stage(list(items), patcher, source, nullptr, {.entropy_batch_bytes = 100});
+  PatchStage stage(list(items), {{0, patcher}}, source, {.block_bytes = 100});
   const auto patched = take(stage);
   ASSERT_EQ(patched.size(), items.size());
   EXPECT_LT(source->calls, 20) << "sequences are scored together";
@@ -117,7 +116,7 @@ TEST(PatchStage, CutsByTheEntropiesOfEachSequence) {
 }
 
 TEST(PatchStage, LeavesStartsEmptyWithoutAPatcher) {
-  PatchStage stage(list(random_sequences(3, 3)), nullptr, nullptr, nullptr, {.eos = false});
+  PatchStage stage(list(random_sequences(3, 3)), {}, nullptr, {.eos = false});
   for (const PatchedSequence& sequence : take(stage)) {
     EXPECT_TRUE(sequence.starts.empty());
     EXPECT_NE(sequence.ids.back(), kEos);
@@ -125,54 +124,32 @@ TEST(PatchStage, LeavesStartsEmptyWithoutAPatcher) {
 }
 
 TEST(PatchStage, NeedsASourceForEntropies) {
-  EXPECT_THROW(PatchStage(list(random_sequences(1, 1)), entropy_patcher(), nullptr, nullptr, {}), c10::Error);
+  EXPECT_THROW(PatchStage(list(random_sequences(1, 1)), {{0, entropy_patcher()}}, nullptr, {}), c10::Error);
 }
 
-TEST(PatchCache, MakesTheSecondPassFreeAndChangesNothing) {
-  const auto items = random_sequences(50, 4);
-  const std::shared_ptr<const Patcher> patcher = entropy_patcher();
-  auto source = std::make_shared<FakeEntropies>();
-  auto cache = std::make_shared<PatchCache>(1 << 20);
-  const auto pass = [&] {
-    PatchStage stage(list(items), patcher, source, cache, {.entropy_batch_bytes = 100});
+TEST(PatchStage, ThreadsChangeNothing) {
+  const auto items = random_sequences(200, 3);
+  const auto patched = [&](int64_t threads, int64_t ahead) {
+    PatchStage stage(list(items), {{0, entropy_patcher()}}, std::make_shared<FakeEntropies>(),
+                     {.block_bytes = 60, .threads = threads, .blocks_ahead = ahead});
     return texts_of(take(stage));
   };
-  const auto first = pass();
-  const int calls = source->calls;
-  EXPECT_EQ(pass(), first);
-  EXPECT_EQ(source->calls, calls);
+  const auto expected = patched(0, 1);
+  for (const int64_t threads : {1, 2, 8})
+    for (const int64_t ahead : {1, 3, 100})
+      EXPECT_EQ(patched(threads, ahead), expected) << threads << " " << ahead;
 }
 
-TEST(PatchCache, KeepsToItsLimit) {
-  const auto items = random_sequences(50, 4);
-  auto source = std::make_shared<FakeEntropies>();
-  auto cache = std::make_shared<PatchCache>(1000);
-  std::vector<std::string> expected;
-  for (int pass = 0; pass < 2; ++pass) {
-    PatchStage stage(list(items), entropy_patcher(), source, cache, {});
-    const auto result = texts_of(take(stage));
-    if (pass == 1) {
-      EXPECT_EQ(result, expected);
-    }
-    expected = result;
+TEST(PatchStage, TheScheduleGoesByTheTextBefore) {
+  std::vector<Sequence> items = equal_sequences(10, 'x', 8);
+  for (size_t i = 0; i < items.size(); ++i) items[i].text_before = static_cast<int64_t>(8 * i);
+  const std::shared_ptr<const Patcher> short_patches = make_patcher({StaticPatching{.patch_bytes = 2}, {}}),
+                                       long_patches = make_patcher({StaticPatching{.patch_bytes = 8}, {}});
+  PatchStage stage(list(items), {{0, short_patches}, {24, long_patches}}, nullptr, {.block_bytes = 1000});
+  const auto patched = take(stage);
+  for (size_t i = 0; i < items.size(); ++i) {
+    EXPECT_EQ(patched[i].starts, (i < 3 ? short_patches : long_patches)->starts(patched[i].ids)) << i;
   }
-  EXPECT_LE(cache->size_bytes(), 1000);
-  EXPECT_GT(cache->size_bytes(), 500);
-  EXPECT_LT(source->num_sequences, 100);
-  EXPECT_GT(source->num_sequences, 80);
-}
-
-TEST(PatchCache, TellsSequencesApart) {
-  PatchCache cache(1 << 20);
-  std::set<std::vector<int32_t>> different;
-  for (const Sequence& sequence : random_sequences(2000, 5, 3)) different.insert(sequence.ids(true));
-  int64_t number = 0;
-  for (const auto& ids : different) {
-    EXPECT_FALSE(cache.find(ids));
-    cache.add(ids, {0, ++number});
-  }
-  number = 0;
-  for (const auto& ids : different) EXPECT_EQ(cache.find(ids), (std::vector<int64_t>{0, ++number}));
 }
 
 }  // namespace

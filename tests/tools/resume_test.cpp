@@ -92,6 +92,8 @@ train: {steps: 10, accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2,
       json row = json::parse(line);
       row.erase("bytes_per_s");
       row.erase("flops_per_s");
+      for (auto item = row.begin(); item != row.end();)  // what the loader's threads did meanwhile
+        item = item.key().starts_with("data.") ? row.erase(item) : std::next(item);
       rows.push_back(row);
     }
     return rows;

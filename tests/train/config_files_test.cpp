@@ -53,7 +53,7 @@ TEST(ConfigFiles, ThePapersSizesAreWhatTheirNamesSay) {
     EXPECT_GT(static_cast<double>(report.rest), 0.75 * parameters) << name;
     EXPECT_LT(static_cast<double>(report.rest), 1.5 * parameters) << name;
     EXPECT_EQ(report.ngram_tables, 6 * 500002 * config.model->local_dim) << name;
-    EXPECT_EQ(config.train.accumulate * config.data.batch_bytes, 16 << 20) << name;
+    EXPECT_EQ(config.train.accumulate * config.data.batch_bytes.value(), 16 << 20) << name;
     EXPECT_NE(cost_table(config).find("\ntotal, in training "), std::string::npos) << name;
   }
   const std::string table = cost_table(load_config<RunConfig>(kRoot / "configs/entropy/paper.yaml"));

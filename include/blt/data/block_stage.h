@@ -3,92 +3,139 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "blt/base/error.h"
+#include "blt/data/in_order.h"
 #include "blt/data/stage.h"
 
 namespace blt {
 
-// Reads a block, works on it as a whole, and hands out the results one by one. Its state is its input's at
-// the beginning of the block, and how many results are gone: small whatever the block holds, and a resumed
-// stage does the block's work again.
+// Reads a block, works on it as a whole, and hands out the results one by one. Its state is its input's at the beginning of the block,
+// and how many results are gone: small whatever the block holds, and a resumed stage does the block's work again. What comes out, and
+// the state, do not depend on the number of threads.
 template <class In, class Out>
 class BlockStage : public Stage<Out> {
  public:
-  // A block ends with the item that brings its weight to `limit` or above.
-  BlockStage(std::unique_ptr<Stage<In>> input, int64_t limit) : input_(std::move(input)), limit_(limit) {
-    remember_block();
+  struct Options {
+    int64_t limit = 1;    // a block ends with the item that brings its weight to this or above
+    int64_t threads = 0;  // that read and work ahead; 0: the caller's own, when a block is asked for
+    int64_t ahead = 1;    // with threads: blocks that wait or are being worked on, at most
+  };
+  // What an item adds to its block.
+  using Weight = std::function<int64_t(const In&)>;
+  // As many results as inputs. index: of the block, from 0. Called by several threads at once where there are some.
+  using Work = std::function<std::vector<Out>(std::vector<In> block, int64_t index)>;
+
+  BlockStage(std::unique_ptr<Stage<In>> input, Options options, Weight weight, Work work)
+      : input_(std::move(input)), options_(options), weight_(std::move(weight)), work_(std::move(work)) {
+    start_over(0);
   }
 
   std::optional<Out> next() override {
-    if (taken_ == results_.size()) {
-      remember_block();
-      fill();
-      if (results_.empty()) return std::nullopt;
+    while (taken_ == current_.results.size()) {
+      std::optional<Worked> block = next_block();
+      if (!block) return std::nullopt;
+      current_ = std::move(*block);
+      taken_ = 0;
     }
-    return std::move(results_[taken_++]);
+    return std::move(current_.results[taken_++]);
   }
 
   void save(StateWriter& out) const override {
-    if (taken_ == results_.size()) {  // between two blocks
-      StateWriter input = out.section("input");
-      input_->save(input);
-      out.put("block", block_);
-      out.put("taken", 0);
-      return;
-    }
-    out.put("input", block_input_);
-    out.put("block", block_ - 1);
-    out.put("taken", static_cast<int64_t>(taken_));
+    const bool inside = taken_ < current_.results.size();
+    out.put("input", inside ? current_.before : current_.after);
+    out.put("block", current_.index + (inside ? 0 : 1));
+    out.put("taken", inside ? static_cast<int64_t>(taken_) : 0);
   }
 
   void load(const StateReader& in) override {
+    ahead_.reset();
     input_->load(in.section("input"));
-    block_ = in.integer("block");
-    results_.clear();
-    taken_ = 0;
+    start_over(in.integer("block"));
     const auto taken = static_cast<size_t>(in.integer("taken"));
     if (taken == 0) return;
-    remember_block();
-    fill();
-    if (results_.size() <= taken)
+    if (std::optional<Worked> block = next_block()) current_ = std::move(*block);
+    if (current_.results.size() <= taken)
       throw Error("the data is no longer what it was when this state was saved: a block became shorter");
     taken_ = taken;
   }
 
  protected:
-  // What an item adds to its block.
-  virtual int64_t weight(const In& item) const = 0;
-  // As many results as inputs, or none for an empty block. index: of the block, from 0.
-  virtual std::vector<Out> work(std::vector<In> block, int64_t index) = 0;
+  // Blocks that are ready to be handed out.
+  int64_t ready() const { return ahead_ ? ahead_->ready() : 0; }
 
  private:
-  void remember_block() {
-    block_input_ = StateWriter();
-    input_->save(block_input_);
+  struct Read {
+    std::vector<In> items;
+    int64_t index = 0;
+    StateWriter before, after;  // the input's state around the block
+  };
+  struct Worked {
+    std::vector<Out> results;
+    int64_t index = 0;
+    StateWriter before, after;
+  };
+
+  StateWriter input_state() const {
+    StateWriter state;
+    input_->save(state);
+    return state;
   }
-  void fill() {
-    std::vector<In> block;
-    for (int64_t total = 0; total < limit_;) {
+  void start_over(int64_t next_index) {
+    after_last_read_ = input_state();
+    next_index_ = next_index;
+    current_ = {.results = {}, .index = next_index - 1, .before = {}, .after = after_last_read_};
+    taken_ = 0;
+  }
+
+  std::optional<Read> read() {
+    Read block;
+    for (int64_t total = 0; total < options_.limit;) {
       std::optional<In> item = input_->next();
       if (!item) break;
-      total += weight(*item);
-      block.push_back(std::move(*item));
+      total += weight_(*item);
+      block.items.push_back(std::move(*item));
     }
-    taken_ = 0;
-    results_ = work(std::move(block), block_++);
+    if (block.items.empty()) return std::nullopt;
+    block.index = next_index_++;
+    block.before = after_last_read_;
+    block.after = after_last_read_ = input_state();
+    return block;
+  }
+  Worked work(Read block) const {
+    return {.results = work_(std::move(block.items), block.index),
+            .index = block.index,
+            .before = block.before,
+            .after = block.after};
+  }
+  std::optional<Worked> next_block() {
+    if (options_.threads > 0) {
+      if (!ahead_)
+        ahead_ = std::make_unique<InOrder<Read, Worked>>(
+            typename InOrder<Read, Worked>::Options{.threads = options_.threads, .ahead = options_.ahead},
+            [this] { return read(); }, [this](Read block) { return work(std::move(block)); });
+      return ahead_->next();
+    }
+    std::optional<Read> block = read();
+    if (!block) return std::nullopt;
+    return work(std::move(*block));
   }
 
   std::unique_ptr<Stage<In>> input_;
-  int64_t limit_;
-  StateWriter block_input_;  // the input's state at the beginning of the block
-  int64_t block_ = 0;        // blocks begun
-  std::vector<Out> results_;
-  size_t taken_ = 0;
+  Options options_;
+  Weight weight_;
+  Work work_;
+  StateWriter after_last_read_;  // of input_
+  int64_t next_index_ = 0;       // of the block that is read next
+  Worked current_;               // that is being handed out
+  size_t taken_ = 0;             // results of it that are gone
+  std::unique_ptr<InOrder<Read, Worked>>
+      ahead_;  // last: its threads use the rest. Made when the first block is asked for
 };
 
 }  // namespace blt

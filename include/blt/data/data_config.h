@@ -22,12 +22,24 @@ struct EnumNames<DocumentFormat> {
       {DocumentFormat::kJsonLines, "jsonl"}};
 };
 
+// What happens at a document or file that cannot be read.
+enum class OnDataError {
+  kFail,  // the run ends with an error that names it
+  kSkip,  // it is passed over with a warning, and counted
+};
+template <>
+struct EnumNames<OnDataError> {
+  static constexpr std::pair<OnDataError, std::string_view> kValues[] = {{OnDataError::kFail, "fail"},
+                                                                         {OnDataError::kSkip, "skip"}};
+};
+
 // One corpus.
 struct SourceConfig {
   std::vector<std::filesystem::path> paths = {};
   double weight = 1.0;
   DocumentFormat format = DocumentFormat::kAuto;
   std::string text_field = "text";
+  OnDataError on_error = OnDataError::kFail;
 
   static void fields(auto& self, auto&& field) {
     field("paths", self.paths,
@@ -40,8 +52,39 @@ struct SourceConfig {
         "format", self.format,
         "text: a file is one document, any bytes. jsonl: a line is one. auto: jsonl for .jsonl and .ndjson.");
     field("text_field", self.text_field, "The key of a JSON line that holds the document.");
+    field("on_error", self.on_error,
+          "At a line that is no JSON or has no text, or a damaged archive: end the run, or skip the line (of "
+          "an archive, the rest).");
   }
   void validate(Errors& errors) const;
+};
+
+// Patches that are short at first and grow to those of the patching rule.
+struct PatchLengthConfig {
+  double mean_patch_bytes = 2.0;
+  int64_t text_bytes = 1 << 30;
+  int64_t stages = 8;
+
+  static void fields(auto& self, auto&& field) {
+    field("mean_patch_bytes", self.mean_patch_bytes, "Mean patch length at the beginning.", above(1));
+    field("text_bytes", self.text_bytes,
+          "Bytes of training text, on all ranks, after which patches have their final length.", at_least(1));
+    field("stages", self.stages, "Steps of equal size in which the mean length grows.", at_least(1));
+  }
+};
+
+// Entropies that are kept for the next epoch, or the next run.
+struct EntropyCacheConfig {
+  std::optional<std::filesystem::path> folder = {};
+  std::optional<int64_t> mib = {};
+
+  static void fields(auto& self, auto&& field) {
+    field("folder", self.folder,
+          "Folder for entropies, 4 bytes a byte of text, that any number of runs and models may share; none: "
+          "they are kept in memory while "
+          "the run lasts.");
+    field("mib", self.mib, "Most that is kept. Default: 1024 in memory, no limit in a folder.", at_least(0));
+  }
 };
 
 struct DataConfig {
@@ -49,12 +92,15 @@ struct DataConfig {
   std::vector<SourceConfig> validation = {};
   int64_t sequence_bytes = 4096;
   bool eos = true;
-  int64_t batch_bytes = 16384;
+  std::optional<int64_t> batch_bytes = {};
   std::optional<int64_t> batch_patches = {};
   int64_t shuffle_sequences = 16384;
   int64_t seed = 1;
+  std::optional<PatchLengthConfig> patch_length = {};
+  EntropyCacheConfig entropy_cache = {};
   int64_t entropy_batch_bytes = 16384;
-  int64_t patch_cache_mib = 1024;
+  std::optional<int64_t> threads = {};
+  int64_t prefetch = 4;
 
   static void fields(auto& self, auto&& field) {
     field("sources", self.sources, "What to train on.");
@@ -63,23 +109,38 @@ struct DataConfig {
     field("sequence_bytes", self.sequence_bytes,
           "Documents are cut into sequences of at most this many bytes.", at_least(1));
     field("eos", self.eos, "Whether an end-of-document id follows a document's last byte.");
-    field("batch_bytes", self.batch_bytes, "A batch holds whole sequences of at most this many bytes.",
+    field("batch_bytes", self.batch_bytes,
+          "A batch is full with this many bytes: sequences are cut to fill it, in validation they stay "
+          "whole. Default: 16384, no limit "
+          "beside batch_patches.",
           at_least(1));
-    field(
-        "batch_patches", self.batch_patches,
-        "A batch holds this many patches instead (or one fewer), cutting sequences between patches. Only for "
-        "models that read patches.",
-        at_least(2));
+    field("batch_patches", self.batch_patches,
+          "A batch is full with this many patches, which costs a latent transformer the same for any text; "
+          "with batch_bytes too, at what "
+          "comes first. Only for models that read patches.",
+          at_least(2));
     field("shuffle_sequences", self.shuffle_sequences,
           "Sequences of each source that are read ahead and shuffled, a block after the other; 0: text comes "
           "in its order.",
           at_least(0));
     field("seed", self.seed, "Seed of the order.", at_least(0));
+    field("patch_length", self.patch_length,
+          "Training starts with shorter patches, of a lower threshold; none: always those of the patching "
+          "rule, which has to be by entropy "
+          "for this.");
+    field("entropy_cache", self.entropy_cache, "Entropies that are kept.");
     field("entropy_batch_bytes", self.entropy_batch_bytes, "Bytes that the entropy model reads at once.",
           at_least(1));
-    field("patch_cache_mib", self.patch_cache_mib,
-          "Memory for patches found by entropies, kept for the next time the text comes by.", at_least(0));
+    field("threads", self.threads,
+          "Threads that run the entropy model ahead of the training; 0: it runs when a batch is asked for. "
+          "Default: LibTorch's number of "
+          "threads.",
+          at_least(0));
+    field("prefetch", self.prefetch,
+          "Batches that are made ahead of the training; 0: each when it is asked for.", at_least(0));
   }
+  // The budget in bytes that a batch has by default.
+  static constexpr int64_t kDefaultBatchBytes = 16384;
   void validate(Errors& errors) const;
 };
 

@@ -2,6 +2,7 @@
 // compressed one too, may be longer than memory; of JSON Lines one line is in memory at a time.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "blt/base/error.h"
 #include "blt/base/rng.h"
 #include "blt/data/data_config.h"
 #include "blt/data/sequence.h"
@@ -32,29 +34,36 @@ std::vector<DataFile> find_files(const SourceConfig& source);
 class DocumentReader;
 
 // One pass over the documents of some files. Documents without a byte are skipped.
-// Throws blt::Error at `file:line` for invalid JSON and a missing or wrongly typed text field, at
-// `file@offset` (of the compressed file) for truncated or damaged archives, and when there is no document in
-// all the files.
+// Throws blt::Error when there is no document in all the files; at `file:line` for invalid JSON and a missing or wrongly typed text
+// field, at `file@offset` (of the compressed file) for truncated or damaged archives. The latter are passed over instead where
+// `on_error` says so, with a warning: a broken line alone, of a broken archive what follows.
 class Documents : public Stage<Sequence> {
  public:
   struct Options {
     int64_t sequence_bytes = 4096;
     std::string text_field = "text";     // of JSON lines
     std::optional<Rng> file_order = {};  // the files come in a random order
+    OnDataError on_error = OnDataError::kFail;
+    std::atomic<int64_t>* skipped =
+        nullptr;  // where it is counted what was passed over; outlives this; may be null
   };
   Documents(std::vector<DataFile> files, Options options);
   ~Documents() override;
 
   std::optional<Sequence> next() override;
-  void save(
-      StateWriter& out) const override;  // file and place in it; a compressed file is read again up to there
+  void save(StateWriter& out) const override;  // file and place in it
+  // Reads a compressed file again up to there, and says in the log how long that took.
   void load(const StateReader& in) override;
 
  private:
+  std::optional<Sequence> next_of_file();
+  void pass_over(const Error& problem, const char* what);
+
   std::vector<DataFile> files_;
   Options options_;
   size_t file_ = 0;     // that is read
   bool found_ = false;  // a document
+  int64_t skipped_ = 0;
   std::unique_ptr<DocumentReader> reader_;
 };
 

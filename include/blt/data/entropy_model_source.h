@@ -4,7 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <memory>
+#include <string>
 
 #include "blt/data/entropy_source.h"
 #include "blt/model/entropy_model.h"
@@ -24,6 +24,10 @@ class EntropyModelSource : public EntropySource {
   EntropyModelSource(EntropyModel model, Options options);
 
   std::vector<SequenceScores> scores(std::span<const std::vector<int32_t>> sequences) override;
+
+  // Of all that entropies depend on besides the sequence: weights, settings, the context's rule, the kind of device and the arithmetic of
+  // its kernels. For EntropyKey. Reads all weights.
+  std::string identity() const;
 
  private:
   void score_batch(std::span<const std::vector<int32_t>> sequences, std::span<SequenceScores> results);

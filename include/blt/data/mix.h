@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "blt/data/metrics.h"
 #include "blt/data/sequence.h"
 #include "blt/data/stage.h"
 
@@ -18,7 +19,8 @@ class Mix : public Stage<Sequence> {
     std::unique_ptr<Stage<Sequence>> stage;
     double weight = 1.0;  // above 0
   };
-  explicit Mix(std::vector<Input> inputs);  // at least one
+  // At least one input. metrics: where the documents of each are counted; may be null.
+  explicit Mix(std::vector<Input> inputs, std::shared_ptr<LoaderMetrics> metrics = nullptr);
 
   std::optional<Sequence> next() override;
   void save(StateWriter& out) const override;
@@ -26,7 +28,8 @@ class Mix : public Stage<Sequence> {
 
  private:
   std::vector<Input> inputs_;
-  std::vector<int64_t> bytes_;  // handed out, of each input
+  std::vector<int64_t> bytes_, documents_;  // handed out, of each input
+  std::shared_ptr<LoaderMetrics> metrics_;
 };
 
 // One after the other, each to its end.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "blt/batch.h"
+#include "blt/data/metrics.h"
 #include "blt/data/stage.h"
 
 namespace blt {
@@ -15,17 +16,19 @@ namespace blt {
 class Pack : public Stage<Batch> {
  public:
   struct Options {
-    // Text bytes (special ids are not counted) of whole sequences; a longer sequence is a batch by itself.
-    // Ignored with `patches`.
-    int64_t bytes = 16384;
-    // Patches, BOS patches included: so many a batch, or one fewer; at least 2. A sequence that does not fit
-    // is cut between two patches: its tail opens the next batch with a BOS of its own, and the id before the
-    // cut takes no loss (REFERENCE section 16).
-    std::optional<int64_t> patches = {};
+    // A batch is full when the next patch (or id, in batches without patches) would bring it above either budget; at least one is given.
+    std::optional<int64_t> bytes = {};    // of text: special ids are not counted
+    std::optional<int64_t> patches = {};  // BOS patches included; at least 2
+    // Whether a sequence that does not fit is cut between two patches: its tail opens the next batch with a BOS of its own, and the id
+    // before the cut takes no loss (REFERENCE section 16). Else the batch ends before it, and a sequence above a budget is a batch by
+    // itself.
+    bool cut = true;
     // Whether batches have patches (Batch::pack) or bytes alone (Batch::pack_bytes).
     bool patched = true;
   };
-  Pack(std::unique_ptr<Stage<PatchedSequence>> input, Options options);
+  // metrics: may be null.
+  Pack(std::unique_ptr<Stage<PatchedSequence>> input, Options options,
+       std::shared_ptr<LoaderMetrics> metrics = nullptr);
 
   std::optional<Batch> next() override;
   void save(StateWriter& out) const override;
@@ -33,14 +36,15 @@ class Pack : public Stage<Batch> {
 
  private:
   bool pull();  // the next sequence becomes pending_; false at the end
-  std::vector<PatchedSequence> fill_bytes();
-  std::vector<PatchedSequence> fill_patches();
+  std::vector<PatchedSequence> fill();
+  void report(int64_t bytes, int64_t patches) const;
 
   std::unique_ptr<Stage<PatchedSequence>> input_;
   Options options_;
+  std::shared_ptr<LoaderMetrics> metrics_;
   std::optional<PatchedSequence> pending_;  // read, and not or not wholly handed out
   StateWriter pending_input_;               // the input's state before it was read
-  int64_t pending_patches_ = 0;             // of it, that were handed out
+  int64_t pending_pieces_ = 0;              // of its beginning, that were handed out
 };
 
 }  // namespace blt

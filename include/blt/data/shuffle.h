@@ -17,19 +17,13 @@ namespace blt {
 template <class T>
 class Shuffle : public BlockStage<T, T> {
  public:
-  Shuffle(std::unique_ptr<Stage<T>> input, int64_t block, uint64_t seed, std::string name)
-      : BlockStage<T, T>(std::move(input), block), seed_(seed), name_(std::move(name)) {}
-
- protected:
-  int64_t weight(const T&) const override { return 1; }
-  std::vector<T> work(std::vector<T> block, int64_t index) override {
-    Rng(seed_, name_ + ".block" + std::to_string(index)).shuffle(block);
-    return block;
-  }
-
- private:
-  uint64_t seed_;
-  std::string name_;
+  Shuffle(std::unique_ptr<Stage<T>> input, int64_t block, uint64_t seed, const std::string& name)
+      : BlockStage<T, T>(
+            std::move(input), {.limit = block}, [](const T&) { return 1; },
+            [seed, name](std::vector<T> items, int64_t index) {
+              Rng(seed, name + ".block" + std::to_string(index)).shuffle(items);
+              return items;
+            }) {}
 };
 
 }  // namespace blt

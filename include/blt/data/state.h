@@ -13,15 +13,21 @@ namespace state_detail {
 struct Node;
 }
 
+class StateReader;
+
 // Collects a state. Copies are the same state. Not thread-safe.
 class StateWriter {
  public:
   StateWriter();
+  // What is read there.
+  static StateWriter of(const StateReader& state);
 
   void put(std::string_view key, int64_t value);
   void put(std::string_view key, std::string_view text);
   // Puts `state` there without a copy: it is not written to any more.
   void put(std::string_view key, const StateWriter& state);
+  // Becomes `state`, which is not written to any more.
+  void assign(const StateWriter& state);
   // A new section inside this one.
   StateWriter section(std::string_view key);
 
@@ -45,6 +51,7 @@ class StateReader {
   StateReader section(std::string_view key) const;
 
  private:
+  friend class StateWriter;
   std::shared_ptr<const state_detail::Node> node_;
   std::string name_;
 };

@@ -9,8 +9,10 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
@@ -96,6 +98,8 @@ struct TrainerParts {
   // A fresh pass over the held-out batches; may be empty.
   std::function<std::unique_ptr<Stage<Batch>>()> valid = {};
   Loss loss = next_id_loss;
+  // Numbers about the data with their names, asked for at every log step and written beside the step's own; may be empty.
+  std::function<std::vector<std::pair<std::string, double>>()> metrics = {};
   // Fills an empty folder with a model directory; may be empty.
   std::function<void(const std::filesystem::path&)> save = {};
   // Checkpoints go to output/step_00001000; `latest` points at the newest, `best` at the best by validation.

@@ -1,0 +1,223 @@
+// The loader's promise with a real entropy model: batches do not depend on threads, cache or breaks.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <iterator>
+
+#include "blt/base/error.h"
+#include "blt/data/loader.h"
+#include "blt/model/linear.h"
+#include "fakes.h"
+#include "message.h"
+#include "temporary_folder.h"
+
+namespace blt {
+namespace {
+
+using blt_test::TemporaryFolder;
+namespace fs = std::filesystem;
+
+size_t num_threads() {
+  return static_cast<size_t>(
+      std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator()));
+}
+
+class SameBatches : public testing::Test {
+ protected:
+  SameBatches() {
+    std::string lines;
+    Rng rng(3, "documents");
+    for (int i = 0; i < 500; ++i) {
+      std::string text;
+      for (uint64_t w = 0, words = 1 + rng.below(60); w < words; ++w)
+        text += std::to_string(rng.below(50)) + (rng.below(9) == 0 ? "\\n" : " ");
+      lines += "{\"text\": \"" + text + "\"}\n";
+    }
+    config_.sources.resize(2);
+    config_.sources[0].paths = {folder_.write("a.jsonl", lines)};
+    config_.sources[1].paths = {folder_.write("b.jsonl", lines)};
+    config_.sources[1].weight = 0.5;
+    config_.sequence_bytes = 100;
+    config_.shuffle_sequences = 100;
+    config_.entropy_batch_bytes = 500;
+    config_.batch_bytes = 600;
+    config_.batch_patches = 150;
+    config_.prefetch = 3;
+    EntropyModelConfig model;
+    model.dim = 16;
+    model.layers = 1;
+    model.heads = 2;
+    model.window = 16;
+    model_ = EntropyModel(model);
+    freeze(*model_);
+    EntropyPatching rule;
+    rule.mean_patch_bytes = 4;
+    EntropyModelSource source(model_, {});
+    rule.threshold = calibrate_on(config_, {rule, {}}, source, 5000).threshold;
+    rule.mean_patch_bytes.reset();
+    patching_.rule = rule;
+  }
+  std::unique_ptr<Stage<Batch>> loader(const DataConfig& config) const {
+    return make_patch_loader(config, Pass::kTraining, make_patcher(patching_),
+                             make_entropies(config, model_, false));
+  }
+  TemporaryFolder folder_;
+  DataConfig config_;
+  EntropyModel model_{nullptr};
+  PatchingConfig patching_;
+};
+
+constexpr size_t kSteps = 200;
+
+TEST_F(SameBatches, ForAnyThreadsLiveOrCachedFreshOrResumed) {
+  config_.threads = 0;
+  config_.prefetch = 0;
+  const auto expected = texts_of(take(*loader(config_), kSteps));
+  ASSERT_EQ(expected.size(), kSteps);
+  Rng rng(1, "kill points");
+  for (const int64_t threads : {1, 2, 8})
+    for (const bool cached : {false, true}) {
+      DataConfig config = config_;
+      config.threads = threads;
+      config.prefetch = threads;
+      if (cached)
+        config.entropy_cache.folder = folder_ / "cache";  // filled by the first that uses it
+      else
+        config.entropy_cache.mib = 0;
+      std::vector<std::string> seen;
+      std::string state;
+      while (seen.size() < kSteps) {  // a few runs, each killed at a random step
+        const auto stage = loader(config);
+        if (!seen.empty()) stage->load(StateReader(state, "state"));
+        const size_t until = std::min<size_t>(kSteps, seen.size() + 1 + rng.below(120));
+        while (seen.size() < until) seen.push_back(text_of(*stage->next()));
+        StateWriter out;
+        stage->save(out);
+        state = out.json();
+      }
+      EXPECT_EQ(seen, expected) << threads << " threads" << (cached ? ", cached" : ", live");
+    }
+}
+
+TEST_F(SameBatches, PatchesAreThoseOfOneSequenceAtATime) {
+  EntropyModelSource alone(model_, {});
+  const auto patcher = make_patcher(patching_);
+  DataConfig config = config_;
+  config.threads = 3;
+  config.batch_bytes = 100;  // below a sequence with its neighbour: most batches are one
+  config.batch_patches.reset();
+  const auto sequences = make_sequences(config, Pass::kTraining);
+  PatchStage stage(make_sequences(config, Pass::kTraining), {{0, make_patcher(patching_)}},
+                   make_entropies(config, model_, false),
+                   {.block_bytes = 500, .threads = 3, .blocks_ahead = 6});
+  size_t several = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const std::vector<std::vector<int32_t>> ids{sequences->next()->ids(true)};
+    const PatchedSequence patched = *stage.next();
+    ASSERT_EQ(patched.ids, ids[0]);
+    ASSERT_EQ(patched.starts, patcher->starts(ids[0], alone.entropies(ids)[0])) << i;
+    several += patched.starts.size() > 5 && patched.starts.size() + 5 < ids[0].size() ? 1 : 0;
+  }
+  EXPECT_GT(several, 300u) << "the threshold should cut some, not all";
+}
+
+// BLT_TEXT=tldr-multilingual/train.jsonl.zst data_test --gtest_filter='*RealDocuments'
+TEST_F(SameBatches, TenThousandRealDocuments) {
+  const char* text = std::getenv("BLT_TEXT");
+  if (text == nullptr) GTEST_SKIP() << "BLT_TEXT names no file with many documents";
+  DataConfig config = config_;
+  config.sources.resize(1);
+  config.sources[0].paths = {text};
+  config.sequence_bytes = 4096;
+  const auto sequences = make_sequences(config, Pass::kTraining);
+  EntropyModelSource alone(model_, {});
+  EntropyPatching rule;
+  rule.threshold = calibrate_on(config, {EntropyPatching(), {}}, alone).threshold;
+  const std::shared_ptr<const Patcher> patcher = make_patcher({rule, {}});
+  const auto entropies = make_entropies(config, model_, false);
+  PatchStage stage(make_sequences(config, Pass::kTraining), {{0, patcher}}, entropies,
+                   {.block_bytes = 16384, .threads = 3, .blocks_ahead = 8});
+  int64_t documents = 0, differences = 0, patches = 0, bytes = 0;
+  while (documents < 10000) {
+    const std::optional<Sequence> sequence = sequences->next();
+    documents += sequence->ends_document ? 1 : 0;
+    bytes += static_cast<int64_t>(sequence->bytes.size());
+    const std::vector<std::vector<int32_t>> ids{sequence->ids(true)};
+    const PatchedSequence patched = *stage.next();
+    ASSERT_EQ(patched.ids, ids[0]);
+    differences += patched.starts != patcher->starts(ids[0], alone.entropies(ids)[0]) ? 1 : 0;
+    patches += static_cast<int64_t>(patched.starts.size());
+  }
+  EXPECT_EQ(differences, 0);
+  std::cout << documents << " documents, " << bytes << " bytes, " << patches << " patches, " << differences
+            << " differences\n";
+}
+
+TEST_F(SameBatches, NoThreadOutlivesTheLoader) {
+  take(*loader(config_), 2);
+  const size_t before = num_threads();
+  for (int trial = 0; trial < 10; ++trial) {
+    config_.threads = 3;
+    const auto stage = loader(config_);
+    take(*stage, static_cast<size_t>(trial));
+    if (trial > 0) {
+      EXPECT_EQ(num_threads(), before + 4) << "three for entropies, one for batches";
+    }
+    StateWriter state;
+    stage->save(state);
+    stage->load(StateReader(state));  // in the middle of its work
+    EXPECT_LE(num_threads(), before + 3) << "those that do the state's block again";
+  }
+  EXPECT_EQ(num_threads(), before);
+}
+
+TEST_F(SameBatches, AnErrorInTheDataReachesTheTrainerWithItsPlaceAfterAllBatchesBeforeIt) {
+  config_.shuffle_sequences = 0;
+  config_.sources.resize(1);
+  std::string lines;
+  for (int i = 0; i < 300; ++i) lines += "{\"text\": \"some text that is long enough\"}\n";
+  config_.sources[0].paths = {folder_.write("broken.jsonl", lines + "{\"text\": 3}\n")};
+  config_.threads = 0;
+  config_.prefetch = 0;
+  const auto count_until_error = [&] {
+    const auto stage = loader(config_);
+    int batches = 0;
+    const std::string message = message_of([&] {
+      while (stage->next()) ++batches;
+    });
+    EXPECT_NE(message.find("broken.jsonl:301: \"text\" is a string in every line"), std::string::npos)
+        << message;
+    return batches;
+  };
+  const int batches = count_until_error();
+  EXPECT_GT(batches, 5);
+  config_.threads = 4;
+  config_.prefetch = 4;
+  EXPECT_EQ(count_until_error(), batches);
+}
+
+// Fails at a sequence with a certain text.
+class FailingEntropies : public FakeEntropies {
+ public:
+  std::vector<SequenceScores> scores(std::span<const std::vector<int32_t>> sequences) override {
+    if (++asked_ == 7) throw Error("the device is lost");
+    return FakeEntropies::scores(sequences);
+  }
+
+ private:
+  std::atomic<int> asked_{0};
+};
+
+TEST_F(SameBatches, AnErrorOfTheEntropyModelReachesTheTrainer) {
+  config_.threads = 4;
+  EntropyPatching rule;
+  rule.threshold = 2.0;
+  const auto stage = make_patch_loader(config_, Pass::kTraining, make_patcher({rule, {}}),
+                                       std::make_shared<FailingEntropies>());
+  EXPECT_MESSAGE(take(*stage), "the device is lost");
+}
+
+}  // namespace
+}  // namespace blt
