@@ -74,9 +74,10 @@ Batch pack_ids(const std::vector<PatchedSequence>& sequences) {
   int32_t *ids = batch.bytes.data_ptr<int32_t>(), *targets = batch.targets.data_ptr<int32_t>();
   for (const PatchedSequence& sequence : sequences) {
     TORCH_CHECK(!sequence.ids.empty() && sequence.ids[0] == kBos, "Batch::pack: a sequence starts with BOS");
-    for (const int32_t id : sequence.ids)
-      TORCH_CHECK(id >= 0 && id < kVocabulary, "Batch::pack: id ", id, " is not in the vocabulary of ",
-                  kVocabulary);
+    uint32_t largest = 0;  // negative ones are very large
+    for (const int32_t id : sequence.ids) largest = std::max(largest, static_cast<uint32_t>(id));
+    TORCH_CHECK(largest < kVocabulary, "Batch::pack: id ", static_cast<int32_t>(largest),
+                " is not in the vocabulary of ", kVocabulary);
     ids = std::copy(sequence.ids.begin(), sequence.ids.end(), ids);
     if (sequence.targets.empty()) {
       targets = std::copy(sequence.ids.begin() + 1, sequence.ids.end(), targets);
@@ -89,10 +90,8 @@ Batch pack_ids(const std::vector<PatchedSequence>& sequences) {
   }
   batch.documents = Segments::from_lengths(lengths);
   const int32_t* first = batch.targets.const_data_ptr<int32_t>();
-  for (int64_t i = 0; i < total; ++i) {
-    batch.num_targets += first[i] != kIgnore ? 1 : 0;
-    batch.num_byte_targets += first[i] >= kByteOffset ? 1 : 0;
-  }
+  batch.num_targets = std::count_if(first, first + total, [](int32_t id) { return id != kIgnore; });
+  batch.num_byte_targets = std::count_if(first, first + total, [](int32_t id) { return id >= kByteOffset; });
   return batch;
 }
 

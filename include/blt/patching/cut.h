@@ -29,6 +29,8 @@ class PatchBoundary {
   explicit PatchBoundary(std::optional<int64_t> max_patch_length, bool bos_alone = true)
       : longest_(max_patch_length.value_or(std::numeric_limits<int64_t>::max())), forced_(bos_alone) {}
 
+  bool has_limit() const { return longest_ != std::numeric_limits<int64_t>::max(); }
+
   // Called for every id in order with the rule's answer; returns whether the next id starts a patch.
   bool next_starts(bool rule) {
     ++length_;
@@ -49,18 +51,27 @@ template <class Rule>
 std::vector<int64_t> cut_whole(Rule rule, std::span<const int32_t> ids, std::span<const float> entropies,
                                PatchBoundary boundary) {
   const auto size = static_cast<int64_t>(ids.size());
-  std::vector<int64_t> starts(ids.size() +
-                              1);  // written without a branch, then shortened: starts are hard to predict
+  // Written without a branch: starts are hard to predict. The memory is the thread's, the result has what it needs.
+  static thread_local std::vector<int64_t> starts;
+  if (starts.size() < ids.size() + 1) starts.resize(ids.size() + 1);
+  int64_t* const start = starts.data();
+  start[0] = 0;
   int64_t count = 1;
-  for (int64_t i = 0; i < size; ++i) {
-    starts[count] = i + 1;
+  const auto answer = [&](int64_t i) {
     float entropy = 0;
     if constexpr (kReadsEntropies<Rule>) entropy = entropies[i];
-    count += boundary.next_starts(ask(rule, ids[i], entropy)) ? 1 : 0;
+    return ask(rule, ids[i], entropy);
+  };
+  int64_t i = 0;
+  for (; i < size && (i == 0 || boundary.has_limit()); ++i) {
+    start[count] = i + 1;
+    count += boundary.next_starts(answer(i)) ? 1 : 0;
   }
-  starts.resize(count);
-  starts.shrink_to_fit();
-  return starts;
+  for (; i < size; ++i) {  // the rule alone decides
+    start[count] = i + 1;
+    count += answer(i) ? 1 : 0;
+  }
+  return {start, start + count};
 }
 
 }  // namespace blt

@@ -30,9 +30,13 @@ struct SpaceRule {
   bool first = true;
   bool operator()(int32_t id) {
     const bool space = kSpaceLike[static_cast<uint32_t>(id)];
-    const bool mark = id < kByteOffset || (space && !after_space);
+    // Without branches, which text would mispredict at every other word.
+    const bool mark = static_cast<bool>(static_cast<int>(id < kByteOffset) |
+                                        (static_cast<int>(space) & static_cast<int>(!after_space)) |
+                                        static_cast<int>(first));
     after_space = space;
-    return std::exchange(first, false) || mark;
+    first = false;
+    return mark;
   }
 
   static constexpr std::array<bool, kVocabulary> kSpaceLike = [] {
