@@ -4,7 +4,10 @@
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 namespace blt {
 namespace {
@@ -40,14 +43,21 @@ TEST_F(KeepFreedMemory, TensorsLieWhereLibTorchPutsThem) {
   EXPECT_EQ(bytes(0).numel(), 0);
 }
 
+// Also once what lies around it is taken: an aligned block that is carved out of a larger one leaves small ones there.
 TEST_F(KeepFreedMemory, ATensorTakesThePlaceOfOneOfItsSize) {
   keep_freed_memory();
   for (const int64_t size : {int64_t{5000}, int64_t{1} << 20, (int64_t{4} << 20) + 12}) {
-    at::Tensor x = bytes(size);
-    const at::Tensor neighbour = bytes(size);  // else the two holes would become one
-    const void* const place = x.data_ptr();
-    x.reset();
-    EXPECT_EQ(bytes(size).data_ptr(), place) << size;
+    std::vector<at::Tensor> held;
+    for (int i = 0; i < 8; ++i) held.push_back(bytes(size));
+    std::vector<std::unique_ptr<std::byte[]>> small;
+    for (size_t bytes = 16; bytes <= 128; bytes += 16)
+      for (int i = 0; i < 100; ++i) small.push_back(std::make_unique<std::byte[]>(bytes));
+    for (at::Tensor& tensor : held) {
+      const void* const place = tensor.data_ptr();
+      tensor.reset();
+      tensor = bytes(size);
+      EXPECT_EQ(tensor.data_ptr(), place) << size;
+    }
   }
 }
 
