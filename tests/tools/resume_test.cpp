@@ -260,7 +260,7 @@ TEST_F(BltTrainResume, RefusesSettingsThatWouldChangeTheRun) {
             "--resume auto train.steps=6 train.accumulate=1 train.optimizer.learning_rate=1e-4 "
             "train.schedule.kind=constant train.eval_every=1 train.log_every=2 "
             "data.validation.0.paths.0=" +
-                file("train.txt") + " data.patch_cache_mib=1 model.local_encoder.dropout=0.3");
+                file("train.txt") + " data.threads=2 data.prefetch=1 model.local_encoder.dropout=0.3");
   EXPECT_EQ(allowed.exit_code, 0) << allowed.err;
   // In the entropy model's phase likewise.
   ASSERT_EQ(train("cut", "model=null").exit_code, 0);
