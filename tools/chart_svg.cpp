@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tools/patched_text.h"
+#include "tools/svg.h"
 
 namespace blt {
 namespace {
@@ -36,12 +36,7 @@ class Drawing {
   }
 
   std::string draw() {
-    out_ = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 "
-        "{0:.0f} {1:.0f}\" "
-        "font-family=\"DejaVu Sans, Arial, sans-serif\" font-size=\"11\">\n<rect width=\"100%\" "
-        "height=\"100%\" fill=\"#ffffff\"/>\n",
-        kWidth, kHeight);
+    out_ = svg_opening(kWidth, kHeight);
     text(kLeft, 22, "start", chart_.title, " font-size=\"14\" font-weight=\"bold\"");
     text(kLeft, 42, "start", chart_.subtitle, " fill=\"#444444\"");
     draw_axes();

@@ -68,10 +68,8 @@ PatchSchedule patchers(Run& run) {
     return make_patch_schedule(run.config.data, run.config.patching, nullptr);
   require_entropies(run, "patching by entropy");
   auto* rule = std::get_if<EntropyPatching>(&run.config.patching.rule);
-  if (rule != nullptr && !rule->threshold) {
-    rule->threshold = calibrate_on(run.config.data, run.config.patching, *run.entropies).threshold;
-    rule->mean_patch_bytes.reset();
-  }
+  if (rule != nullptr && !rule->threshold)
+    rule->set_threshold(calibrate_on(run.config.data, run.config.patching, *run.entropies).threshold);
   return make_patch_schedule(run.config.data, run.config.patching, run.entropies.get());
 }
 
@@ -211,10 +209,7 @@ int print_calibration(const DataOptions& options) {
     const double most = std::max(2 * found.threshold, 1.0);
     for (int i = 0; i <= 60; ++i) {
       rule->threshold = most * i / 60;
-      const std::unique_ptr<Patcher> patcher = make_patcher(run.config.patching);
-      PatchCount count;
-      for (const CalibrationSequence& sequence : sequences)
-        count.add(sequence.ids, patcher->starts(sequence.ids, sequence.entropies));
+      const PatchCount count = count_patches(*make_patcher(run.config.patching), sequences);
       if (count.mean_patch_bytes() > 4 * wanted) break;  // the tail of the curve would hide its beginning
       curve.emplace_back(*rule->threshold, count.mean_patch_bytes());
     }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tools/svg.h"
+
 namespace blt {
 namespace {
 
@@ -60,12 +62,7 @@ class Drawing {
   std::string draw(size_t patches) {
     const double width = std::max(kLeft + static_cast<double>(columns_) * kCell + kRight, 640.0);
     const double height = kTop + static_cast<double>(rows_) * row_height();
-    out_ += fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 "
-        "{0:.0f} "
-        "{1:.0f}\" font-family=\"DejaVu Sans, Arial, sans-serif\" font-size=\"11\">\n"
-        "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
-        width, height);
+    out_ += svg_opening(width, height);
     out_ +=
         fmt::format("<text x=\"{}\" y=\"20\" font-size=\"14\" font-weight=\"bold\">Patches of {}</text>\n",
                     kLeft, escaped_xml(rule_.name));

@@ -59,19 +59,4 @@ std::vector<Glyph> glyphs(const std::string& bytes) {
   return result;
 }
 
-std::string escaped_xml(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    if (c == '&')
-      result += "&amp;";
-    else if (c == '<')
-      result += "&lt;";
-    else if (c == '>')
-      result += "&gt;";
-    else
-      result += c;
-  }
-  return result;
-}
-
 }  // namespace blt

@@ -31,7 +31,4 @@ struct Glyph {
 // The characters of `bytes`. Bytes that are no UTF-8, and control characters, become escapes: \n, \t, \xff.
 std::vector<Glyph> glyphs(const std::string& bytes);
 
-// With the characters that mean something in XML escaped.
-std::string escaped_xml(const std::string& text);
-
 }  // namespace blt

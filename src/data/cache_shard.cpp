@@ -12,6 +12,7 @@
 #include <exception>
 #include <limits>
 #include <system_error>
+#include <type_traits>
 
 #include "blt/base/error.h"
 #include "blt/base/files.h"
@@ -58,30 +59,26 @@ struct IndexHeader {
 };
 static_assert(sizeof(IndexHeader) == 32);
 
-bool read_exactly(int descriptor, void* data, size_t size, uint64_t offset) {
-  auto* bytes = static_cast<char*>(data);
+// All of `size` bytes at `offset`, by as many calls of pread or pwrite as that takes; false where they end early.
+template <class Byte>
+bool transfer(ssize_t (*call)(int, Byte*, size_t, off_t), int descriptor, Byte* data, size_t size,
+              uint64_t offset) {
   while (size > 0) {
-    const ssize_t count = ::pread(descriptor, bytes, size, static_cast<off_t>(offset));
+    const ssize_t count = call(descriptor, data, size, static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return false;
-    bytes += count;
+    data = static_cast<std::conditional_t<std::is_const_v<Byte>, const char*, char*>>(data) + count;
     offset += static_cast<uint64_t>(count);
     size -= static_cast<size_t>(count);
   }
   return true;
 }
 
+bool read_exactly(int descriptor, void* data, size_t size, uint64_t offset) {
+  return transfer<void>(::pread, descriptor, data, size, offset);
+}
 bool write_exactly(int descriptor, const void* data, size_t size, uint64_t offset) {
-  const auto* bytes = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t count = ::pwrite(descriptor, bytes, size, static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    bytes += count;
-    offset += static_cast<uint64_t>(count);
-    size -= static_cast<size_t>(count);
-  }
-  return true;
+  return transfer<const void>(::pwrite, descriptor, data, size, offset);
 }
 
 uint64_t file_size(int descriptor) {

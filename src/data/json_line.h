@@ -14,9 +14,9 @@ class JsonLineParser {
   explicit JsonLineParser(std::string text_field);
   ~JsonLineParser();
 
-  // What stands under the field in the object `line`, until the next call; of a repeated key the last. line: LineReader::kPadding bytes behind it may be
-  // read. where: `file:line`, the beginning of messages. Throws DocumentError when the line is no JSON object (RFC 8259, at most 1024
-  // deep), and when the field is missing or no string.
+  // What stands under the field in the object `line`, until the next call; of a repeated key the last. line: LineReader::kPadding bytes
+  // behind it may be read. where: `file:line`, the beginning of messages. Throws DocumentError when the line is no JSON object (RFC 8259,
+  // at most 1024 deep), and when the field is missing or no string.
   std::string_view text(std::string_view line, const std::function<std::string()>& where);
 
  private:

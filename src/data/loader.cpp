@@ -245,10 +245,7 @@ PatchSchedule make_patch_schedule(const DataConfig& config, const PatchingConfig
         "data.patch_length lowers the threshold of an entropy rule, and this patching has none: remove it");
   const EntropySample sample = entropy_sample(config, *entropies);
   const std::vector<CalibrationSequence> sequences = sample.sequences();
-  const std::unique_ptr<Patcher> last = make_patcher(patching);
-  PatchCount final_count;
-  for (const CalibrationSequence& sequence : sequences)
-    final_count.add(sequence.ids, last->starts(sequence.ids, sequence.entropies));
+  const PatchCount final_count = count_patches(*make_patcher(patching), sequences);
   if (final_count.mean_patch_bytes() <= growth.mean_patch_bytes)
     throw Error(
         fmt::format("data.patch_length starts with patches of {} bytes, but those of the patching rule have "

@@ -55,7 +55,7 @@ std::optional<Batch> Pack::next() {
     pieces += num_pieces(sequence);
   }
   report(bytes, pieces);
-  return metrics_->pack.measure(bytes, pack);
+  return LoaderMetrics::measure(metrics_.get(), &LoaderMetrics::pack, bytes, pack);
 }
 
 // The share of the budget that came nearest to its end.

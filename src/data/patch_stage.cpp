@@ -3,7 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <optional>
-#include <span>
+#include <type_traits>
 #include <utility>
 
 #include "data/pieces.h"
@@ -30,40 +30,18 @@ class Patching {
 
   std::vector<PatchedSequence> operator()(const std::vector<Sequence>& block) const {
     if (options_.threads > 0) use_this_thread_alone();
-    std::vector<PatchedSequence> result(block.size());
+    int64_t bytes = 0;
+    for (const Sequence& sequence : block) bytes += static_cast<int64_t>(sequence.bytes.size());
+    // The bytes count for the rules once, when they are cut.
+    std::vector<std::vector<int32_t>> ids = measure(&LoaderMetrics::patch, 0, [&] { return ids_of(block); });
+    std::vector<PatchedSequence> result;
     if (schedule_.empty()) {
-      for (size_t i = 0; i < block.size(); ++i) result[i].ids = block[i].ids(options_.eos);
+      for (std::vector<int32_t>& of_sequence : ids) result.emplace_back().ids = std::move(of_sequence);
     } else {
-      int64_t bytes = 0;
-      for (const Sequence& sequence : block) bytes += static_cast<int64_t>(sequence.bytes.size());
-      std::vector<std::vector<int32_t>> ids(block.size());
-      const auto to_ids = [&] {
-        for (size_t i = 0; i < block.size(); ++i) ids[i] = block[i].ids(options_.eos);
-        return 0;
-      };
-      const auto entropies = [&] {
-        return needs_entropies(block) ? entropies_->entropies(ids) : std::vector<std::vector<float>>();
-      };
-      const auto cut = [&](const std::vector<std::vector<float>>& of_ids) {
-        int64_t patches = 0;
-        for (size_t i = 0; i < block.size(); ++i) {
-          result[i].starts =
-              patcher(block[i]).starts(ids[i], of_ids.empty() ? std::span<const float>() : of_ids[i]);
-          result[i].ids = std::move(ids[i]);
-          patches += num_pieces(result[i]) - 1;
-        }
-        return patches;
-      };
-      if (metrics_) {
-        metrics_->patch.measure(0, to_ids);
-        std::vector<std::vector<float>> of_ids;
-        if (needs_entropies(block)) of_ids = metrics_->entropy.measure(bytes, entropies);
-        metrics_->patches += metrics_->patch.measure(bytes, [&] { return cut(of_ids); });
-        metrics_->patched_bytes += bytes;
-      } else {
-        to_ids();
-        cut(entropies());
-      }
+      std::vector<std::vector<float>> entropies(block.size());
+      if (needs_entropies(block))
+        entropies = measure(&LoaderMetrics::entropy, bytes, [&] { return entropies_->entropies(ids); });
+      result = measure(&LoaderMetrics::patch, bytes, [&] { return cut(block, std::move(ids), entropies); });
     }
     for (size_t i = 0; i < block.size(); ++i)
       if (block[i].patches_done > 0) result[i] = tail(result[i], block[i].patches_done);
@@ -76,6 +54,27 @@ class Patching {
     static thread_local bool done = false;
     if (std::exchange(done, true)) return;
     ops::use_one_thread();
+  }
+  template <class F>
+  std::invoke_result_t<F> measure(LoaderMetrics::Work LoaderMetrics::*work, int64_t bytes, F f) const {
+    return LoaderMetrics::measure(metrics_.get(), work, bytes, std::move(f));
+  }
+  std::vector<std::vector<int32_t>> ids_of(const std::vector<Sequence>& block) const {
+    std::vector<std::vector<int32_t>> ids;
+    for (const Sequence& sequence : block) ids.push_back(sequence.ids(options_.eos));
+    return ids;
+  }
+  std::vector<PatchedSequence> cut(const std::vector<Sequence>& block, std::vector<std::vector<int32_t>> ids,
+                                   const std::vector<std::vector<float>>& entropies) const {
+    std::vector<PatchedSequence> result(block.size());
+    for (size_t i = 0; i < block.size(); ++i) {
+      result[i].starts = patcher(block[i]).starts(ids[i], entropies[i]);
+      result[i].ids = std::move(ids[i]);
+      if (!metrics_) continue;
+      metrics_->patches += num_pieces(result[i]) - 1;
+      metrics_->patched_bytes += static_cast<int64_t>(block[i].bytes.size());
+    }
+    return result;
   }
   const Patcher& patcher(const Sequence& sequence) const {
     size_t i = schedule_.size() - 1;

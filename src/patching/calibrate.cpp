@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "blt/batch.h"
-#include "blt/patching/patcher.h"
 
 namespace blt {
 namespace {
@@ -37,23 +36,19 @@ float between_values(float low, float high) {
   return std::isfinite(middle) && middle >= low && middle < high ? middle : low;
 }
 
-PatchCount count_patches(const PatchingConfig& config, float threshold,
-                         std::span<const CalibrationSequence> sample) {
-  PatchingConfig candidate = config;
-  std::get<EntropyPatching>(candidate.rule).threshold = threshold;
-  const auto patcher = make_patcher(candidate);
-  PatchCount count;
-  for (const CalibrationSequence& sequence : sample)
-    count.add(sequence.ids, patcher->starts(sequence.ids, sequence.entropies));
-  return count;
-}
-
 }  // namespace
 
 void PatchCount::add(std::span<const int32_t> ids, std::span<const int64_t> starts) {
   bytes += std::count_if(ids.begin(), ids.end(), [](int32_t id) { return id >= kByteOffset; });
   const bool next_starts = starts.back() == static_cast<int64_t>(ids.size());
   patches += static_cast<int64_t>(starts.size()) - 1 - (next_starts ? 1 : 0);
+}
+
+PatchCount count_patches(const Patcher& patcher, std::span<const CalibrationSequence> sample) {
+  PatchCount count;
+  for (const CalibrationSequence& sequence : sample)
+    count.add(sequence.ids, patcher.starts(sequence.ids, sequence.entropies));
+  return count;
 }
 
 Calibration calibrate(const PatchingConfig& config, std::span<const CalibrationSequence> sample,
@@ -71,7 +66,9 @@ Calibration calibrate(const PatchingConfig& config, std::span<const CalibrationS
   };
   const auto result_of = [&](size_t c) {
     const float threshold = threshold_of(c);
-    const PatchCount count = count_patches(config, threshold, sample);
+    PatchingConfig candidate = config;
+    std::get<EntropyPatching>(candidate.rule).threshold = threshold;
+    const PatchCount count = count_patches(*make_patcher(candidate), sample);
     return Calibration{.threshold = threshold, .mean_patch_bytes = count.mean_patch_bytes(), .count = count};
   };
 

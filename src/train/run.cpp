@@ -80,8 +80,7 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
   if (rule == nullptr || rule->threshold) return;
   log_info("finding the patching threshold on a sample of the training text");
   const Calibration result = calibrate_on(config.data, config.patching, entropies, sample_bytes);
-  rule->threshold = result.threshold;
-  rule->mean_patch_bytes.reset();  // it was the question; a rule has the one or the other
+  rule->set_threshold(result.threshold);
   log_info(fmt::format("patching threshold {:.6g} nats: {:.3f} bytes a patch in {}", result.threshold,
                        result.mean_patch_bytes, format_bytes(static_cast<uint64_t>(result.count.bytes))));
 }

@@ -99,10 +99,8 @@ void restore(const Checkpoints& checkpoints, RunConfig& config, const Models& mo
     auto* rule = std::get_if<EntropyPatching>(&config.patching.rule);
     const ModelConfig stored = read_model_config(*checkpoints.blt);
     const auto* calibrated = std::get_if<EntropyPatching>(&stored.patching.rule);
-    if (rule != nullptr && !rule->threshold && calibrated != nullptr) {
-      rule->threshold = calibrated->threshold;
-      rule->mean_patch_bytes.reset();
-    }
+    if (rule != nullptr && !rule->threshold && calibrated != nullptr)
+      rule->set_threshold(calibrated->threshold);
     ModelConfig now{.blt = *config.model, .entropy_model = {}, .patching = config.patching};
     if (!models.entropy_model.is_empty()) now.entropy_model = models.entropy_model->config();
     require_same_run(*checkpoints.blt, config, now);

@@ -8,9 +8,8 @@
 
 namespace blt {
 
-// Throws blt::Error, listing what differs, unless the settings are those that the checkpoint was made with, but for what may change:
-// `output`, all of `train` (steps, rates, how often things happen), data.validation, how entropies are cached and batched, data.threads, data.prefetch, and in models dropout and
-// how parameters are initialised. Anything else would make the saved place in the data, or the weights, mean something else.
+// Throws blt::Error, listing what differs, unless the settings are those that the checkpoint was made with, but for what may change
+// (RunOptions::resume in blt/train/run.h). Anything else would make the saved place in the data, or the weights, mean something else.
 void require_same_run(const std::filesystem::path& checkpoint, const RunSettings& settings,
                       const ModelConfig& model);
 void require_same_run(const std::filesystem::path& checkpoint, const RunSettings& settings,

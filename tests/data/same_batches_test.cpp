@@ -55,8 +55,7 @@ class SameBatches : public testing::Test {
     EntropyPatching rule;
     rule.mean_patch_bytes = 4;
     EntropyModelSource source(model_, {});
-    rule.threshold = calibrate_on(config_, {rule, {}}, source, 5000).threshold;
-    rule.mean_patch_bytes.reset();
+    rule.set_threshold(calibrate_on(config_, {rule, {}}, source, 5000).threshold);
     patching_.rule = rule;
   }
   std::unique_ptr<Stage<Batch>> loader(const DataConfig& config) const {

@@ -1,24 +1,17 @@
 // Cases of packed_linear.
 #pragma once
 
-#include <string>
-
 #include "blt/ops/packed_linear.h"
-#include "op_case.h"
+#include "ops/linear_cases.h"
 
 namespace blt {
 
 inline OpCase packed_linear_case(int64_t N, int64_t in_features, int64_t out_features) {
-  OpCase c;
-  c.name =
-      "N" + std::to_string(N) + " in" + std::to_string(in_features) + " out" + std::to_string(out_features);
-  c.inputs = [=](Rng& rng) -> Tensors {
-    return {rng.normal({N, in_features}), rng.normal({out_features, in_features})};
-  };
+  OpCase c = linear_case(N, in_features, out_features);
   c.op = [](const Tensors& in) { return ops::packed_linear(in[0], ops::pack_weight(in[1])); };
-  c.reference = [](const Tensors& in) { return in[0].matmul(in[1].t()); };
-  c.bytes_moved = 4.0 * (N * in_features + in_features * out_features + N * out_features);
-  c.flops = 2.0 * N * in_features * out_features;
+  c.differentiable = {};
+  c.own_sums = true;
+  c.backward_bytes_moved = c.backward_flops = 0;
   return c;
 }
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "blt/ops/rms_norm_linears.h"
-#include "op_case.h"
+#include "ops/linear_cases.h"
 
 namespace blt {
 
@@ -25,18 +25,14 @@ inline OpCase rms_norm_linears_case(int64_t N, int64_t C, const std::vector<int6
   c.reference = [=](const Tensors& in) {
     const at::Tensor normed = in[1] * in[0] * (in[0].square().mean(-1, true) + eps).rsqrt();
     Tensors results;
-    for (size_t i = 2; i < in.size(); ++i)
-      results.push_back((normed.unsqueeze(1) * in[i].unsqueeze(0)).sum(2));
+    for (size_t i = 2; i < in.size(); ++i) results.push_back(plain_linear(normed, in[i]));
     return results;
   };
   c.own_sums = false;
   for (size_t i = 0; i < 2 + outs.size(); ++i) c.differentiable.push_back(i);
   int64_t out = 0;
   for (const int64_t width : outs) out += width;
-  c.bytes_moved = 4.0 * static_cast<double>(N * C + C * out + N * out);
-  c.flops = 2.0 * static_cast<double>(N * C * out);
-  c.backward_bytes_moved = 2 * c.bytes_moved;
-  c.backward_flops = 2 * c.flops;
+  set_linear_bound(c, N, C, out);
   return c;
 }
 

@@ -23,14 +23,6 @@ class LoaderMetrics {
   struct Work {
     std::atomic<int64_t> bytes{0}, nanoseconds{0};
 
-    // Runs f(), which deals with `num_bytes` bytes.
-    template <class F>
-    auto measure(int64_t num_bytes, F f) {
-      const auto start = std::chrono::steady_clock::now();
-      auto result = f();
-      add(num_bytes, std::chrono::steady_clock::now() - start);
-      return result;
-    }
     void add(int64_t num_bytes, std::chrono::nanoseconds time) {
       bytes += num_bytes;
       nanoseconds += time.count();
@@ -57,6 +49,16 @@ class LoaderMetrics {
   std::atomic<int64_t> waited_nanoseconds{0};              // that the trainer waited for batches
   std::atomic<int64_t> blocks_ready{0}, batches_ready{0};  // when the trainer last asked for a batch
   std::deque<Source> sources;                              // those of the config, in their order
+
+  // Runs f(), which deals with `num_bytes` bytes, and counts it as `work`, unless nobody counts: then metrics is null.
+  template <class F>
+  static auto measure(LoaderMetrics* metrics, Work LoaderMetrics::*work, int64_t num_bytes, F f) {
+    if (metrics == nullptr) return f();
+    const auto start = std::chrono::steady_clock::now();
+    auto result = f();
+    (metrics->*work).add(num_bytes, std::chrono::steady_clock::now() - start);
+    return result;
+  }
 
   // Numbers with their names, as they go to metrics.jsonl (docs/formats.md). Rates, shares and times are of what happened since the
   // last call. Those of which nothing happened are left out. One thread may call it.

@@ -58,8 +58,9 @@ std::vector<std::string> beyond_transformers(const ModelConfig& config);
 std::vector<std::string> beyond_transformers(const EntropyModelConfig& config);
 
 // Writes a model directory. A folder that is not there appears whole, with its parents; one that is there gets
-// config.json last, and must not hold a model already. Weights are stored in the type that the parameters have. model.config.blt and .entropy_model are taken from the
-// modules; their settings for initialisation are not kept where transformers can express the rest.
+// config.json last, and must not hold a model already. Weights are stored in the type that the parameters have.
+// model.config.blt and .entropy_model are taken from the modules; their settings for initialisation are not kept
+// where transformers can express the rest.
 void save_model(const std::filesystem::path& folder, const LoadedModel& model);
 void save_entropy_model(const std::filesystem::path& folder, const EntropyModel& model);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "blt/patching/patcher.h"
 #include "blt/patching/patching_config.h"
 
 namespace blt {
@@ -28,6 +29,9 @@ struct CalibrationSequence {
   std::span<const int32_t> ids;      // S ids, BOS first
   std::span<const float> entropies;  // S entropies in nats
 };
+
+// What `patcher` makes of the sample. Thread-safe, as patchers are.
+PatchCount count_patches(const Patcher& patcher, std::span<const CalibrationSequence> sample);
 
 struct Calibration {
   double threshold = 0;         // exactly a float32

@@ -55,6 +55,12 @@ struct EntropyPatching {
           "Restart the entropy model's context after every newline.");
   }
   void validate(Errors& errors) const;
+
+  // The answer takes the place of the question, mean_patch_bytes: a rule has the one or the other.
+  void set_threshold(std::optional<double> nats) {
+    threshold = nats;
+    mean_patch_bytes.reset();
+  }
 };
 
 // The S / patch_bytes - 2 highest entropies of a whole sequence start patches. Looks ahead: for evaluation

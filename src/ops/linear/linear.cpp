@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include "ops/door.h"
+#include "ops/linear/product.h"
 
 namespace blt::ops {
 namespace {
@@ -18,6 +19,7 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
 }
 
 using Forward = Tensor(const Tensor& x, const Tensor& weight);
+using Product = Tensor(const Tensor& a, const Tensor& b);
 
 void check_linear(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK(x.dim() == 2, "linear: x must be [N, in], got ", x.sizes());
@@ -27,11 +29,6 @@ void check_linear(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK(weight.scalar_type() == x.scalar_type() && weight.device() == x.device(), "linear: x is ",
               x.scalar_type(), " on ", x.device(), ", but weight is ", weight.scalar_type(), " on ",
               weight.device());
-}
-
-Tensor product(const Tensor& a, const Tensor& b) {
-  static const auto op = schema<Forward>("blt::product");
-  return op.call(a, b);
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -56,14 +53,18 @@ Tensor forward(const Tensor& x, const Tensor& weight) { return product(x, weight
 
 TORCH_LIBRARY_IMPL(blt, Autograd, m) { m.impl("linear", autograd); }
 
-TORCH_LIBRARY_IMPL(blt, CompositeExplicitAutograd, m) { m.impl("linear", forward); }
-
-// Everywhere but on the CPU.
 TORCH_LIBRARY_IMPL(blt, CompositeExplicitAutograd, m) {
-  m.impl("product", [](const Tensor& a, const Tensor& b) { return at::mm(a, b); });
+  m.impl("linear", forward);
+  m.impl("product",
+         [](const Tensor& a, const Tensor& b) { return at::mm(a, b); });  // but on the CPU: cpu.cpp
 }
 
 }  // namespace
+
+Tensor product(const Tensor& a, const Tensor& b) {
+  static const auto op = schema<Product>("blt::product");
+  return op.call(a, b);
+}
 
 Tensor linear(const Tensor& x, const Tensor& weight) {
   check_linear(x, weight);

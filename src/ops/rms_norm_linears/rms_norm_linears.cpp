@@ -6,13 +6,13 @@
 #include "blt/ops/linear.h"
 #include "blt/ops/rms_norm.h"
 #include "ops/door.h"
+#include "ops/linear/product.h"
 
 namespace blt::ops {
 namespace {
 
 using at::Tensor;
 
-using Product = Tensor(const Tensor& a, const Tensor& b);
 using RmsNorm = std::tuple<Tensor, Tensor>(const Tensor& x, const Tensor& weight, double eps);
 using RmsNormBackward = std::tuple<Tensor, Tensor>(const Tensor& grad, const Tensor& x, const Tensor& weight,
                                                    const Tensor& inverse);
@@ -33,7 +33,6 @@ struct RmsNormLinearsFunction : torch::autograd::Function<RmsNormLinearsFunction
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto product = schema<Product>("blt::product");
     static const auto rms_norm = schema<RmsNorm>("blt::rms_norm");
     static const auto rms_norm_backward = schema<RmsNormBackward>("blt::rms_norm_backward");
     const auto saved = context->get_saved_variables();
@@ -43,13 +42,13 @@ struct RmsNormLinearsFunction : torch::autograd::Function<RmsNormLinearsFunction
     auto [normed, inverse] = rms_norm.call(x, gain, context->saved_data["eps"].toDouble());
     for (size_t i = 0; i < grads.size(); ++i)
       if (grads[i].defined() && context->needs_input_grad(kWeights + i))
-        result[kWeights + i] = product.call(grads[i].t(), normed);
+        result[kWeights + i] = product(grads[i].t(), normed);
     normed.reset();
     if (!context->needs_input_grad(kX) && !context->needs_input_grad(kGain)) return result;
     Tensor grad_normed;
     for (size_t i = grads.size(); i-- > 0;) {
       if (!grads[i].defined()) continue;
-      const Tensor part = product.call(grads[i], weights[i]);
+      const Tensor part = product(grads[i], weights[i]);
       grad_normed = grad_normed.defined() ? grad_normed.add_(part) : part;
     }
     auto [grad_x, grad_gain] = rms_norm_backward.call(grad_normed, x, gain, inverse);

@@ -6,13 +6,13 @@
 #include "blt/ops/linear.h"
 #include "blt/ops/swiglu.h"
 #include "ops/door.h"
+#include "ops/linear/product.h"
 
 namespace blt::ops {
 namespace {
 
 using at::Tensor;
 
-using Product = Tensor(const Tensor& a, const Tensor& b);
 using SwigluBackward = std::tuple<Tensor, Tensor>(const Tensor& grad, const Tensor& gate, const Tensor& up);
 
 struct SwigluLinearFunction : torch::autograd::Function<SwigluLinearFunction> {
@@ -27,12 +27,11 @@ struct SwigluLinearFunction : torch::autograd::Function<SwigluLinearFunction> {
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
     const Tensor &grad = grads[0], &gate = saved[0], &up = saved[1], &weight = saved[2];
-    static const auto product = schema<Product>("blt::product");
     static const auto swiglu_backward = schema<SwigluBackward>("blt::swiglu_backward");
     Tensor grad_gate, grad_up, grad_weight;
-    if (context->needs_input_grad(2)) grad_weight = product.call(grad.t(), ops::swiglu(gate, up));
+    if (context->needs_input_grad(2)) grad_weight = product(grad.t(), ops::swiglu(gate, up));
     if (context->needs_input_grad(0) || context->needs_input_grad(1))
-      std::tie(grad_gate, grad_up) = swiglu_backward.call(product.call(grad, weight), gate, up);
+      std::tie(grad_gate, grad_up) = swiglu_backward.call(product(grad, weight), gate, up);
     return {grad_gate, grad_up, grad_weight};
   }
 };
