@@ -24,6 +24,7 @@
 #include "blt/base/memory.h"
 #include "op_case.h"
 #include "ops/cross_entropy_cases.h"
+#include "ops/dropout_add_cases.h"
 #include "ops/linear_cases.h"
 #include "ops/ngram_embedding_cases.h"
 #include "ops/packed_linear_cases.h"
@@ -142,6 +143,7 @@ void add_all() {
   add("rope", rope_bench_cases());
   add("swiglu", swiglu_bench_cases());
   add("swiglu_linear", swiglu_linear_bench_cases());
+  add("dropout_add", dropout_add_bench_cases());
   add("cross_entropy", cross_entropy_bench_cases());
 }
 

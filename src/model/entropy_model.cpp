@@ -1,8 +1,7 @@
 #include "blt/model/entropy_model.h"
 
-#include <ATen/ops/dropout.h>
-
 #include "blt/ops/cross_entropy.h"
+#include "model/dropout.h"
 
 namespace blt {
 
@@ -21,8 +20,7 @@ at::Tensor EntropyModelImpl::forward(const at::Tensor& bytes, const Segments& do
 }
 
 at::Tensor EntropyModelImpl::forward_in(const at::Tensor& embeddings, const AttentionContext& context) {
-  at::Tensor h = embeddings;
-  if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
+  at::Tensor h = module_dropout(embeddings, config_.dropout, is_training());
   return norm_linears(norm, layers->forward_in(h, context), lm_head)[0];
 }
 

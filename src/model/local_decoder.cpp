@@ -1,7 +1,8 @@
 #include "blt/model/local_decoder.h"
 
-#include <ATen/ops/dropout.h>
 #include <ATen/ops/index_select.h>
+
+#include "model/dropout.h"
 
 namespace blt {
 
@@ -40,7 +41,7 @@ LocalDecoderImpl::Memory LocalDecoderImpl::memory(const at::Tensor& latents) {
 at::Tensor LocalDecoderImpl::decode(at::Tensor bytes, const Memory& memory, const Segments& readers,
                                     const AttentionContext& context) {
   at::Tensor h = std::move(bytes);
-  if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
+  h = module_dropout(h, config_.dropout, is_training());
   if (config_.cross_attention == DecoderCrossAttention::kNone)
     return layers->forward_in(h + memory.added.index_select(0, readers.ids()), context);
   const Segments slot_segments = Segments::uniform(readers.count, k_, h.device());

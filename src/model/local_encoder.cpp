@@ -1,6 +1,6 @@
 #include "blt/model/local_encoder.h"
 
-#include <ATen/ops/dropout.h>
+#include "model/dropout.h"
 
 namespace blt {
 
@@ -23,8 +23,7 @@ LocalEncoderImpl::Output LocalEncoderImpl::forward(const Batch& batch) {
 
 std::vector<at::Tensor> LocalEncoderImpl::states(const at::Tensor& embeddings,
                                                  const AttentionContext& context) {
-  at::Tensor h = embeddings;
-  if (config_.dropout > 0) h = at::dropout(h, config_.dropout, is_training());
+  at::Tensor h = module_dropout(embeddings, config_.dropout, is_training());
   const bool every_layer = config_.cross_attention == EncoderCrossAttention::kAll;
   std::vector<at::Tensor> states;
   for (size_t i = 0; i < layers->size(); ++i) {

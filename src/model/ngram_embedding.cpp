@@ -1,25 +1,13 @@
 #include "blt/model/ngram_embedding.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Context.h>
-
 #include <cmath>
 #include <limits>
-#include <mutex>
 #include <string>
 
 #include "blt/model/parameters.h"
+#include "model/dropout.h"
 
 namespace blt {
-namespace {
-
-int64_t random_seed() {
-  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
-  const std::lock_guard lock(generator.mutex());
-  return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
-}
-
-}  // namespace
 
 void NgramConfig::validate(Errors& errors) const {
   const int64_t tables = hash().num_tables();

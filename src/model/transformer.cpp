@@ -1,7 +1,6 @@
 #include "blt/model/transformer.h"
 
 #include <ATen/ops/arange.h>
-#include <ATen/ops/dropout.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
 
@@ -13,6 +12,7 @@
 
 #include "blt/ops/rope.h"
 #include "blt/ops/window_attention.h"
+#include "model/dropout.h"
 
 namespace blt {
 
@@ -125,12 +125,9 @@ TransformerLayerImpl::TransformerLayerImpl(const TransformerConfig& config, int6
 }
 
 at::Tensor TransformerLayerImpl::forward(const at::Tensor& x, const AttentionContext& context) {
-  const auto drop = [&](const at::Tensor& y) {
-    return dropout_ > 0 ? at::dropout(y, dropout_, is_training()) : y;
-  };
-  const at::Tensor h = x + drop(self_attn(input_layernorm, x, context));
+  const at::Tensor h = module_dropout(self_attn(input_layernorm, x, context), dropout_, is_training(), x);
   if (mlp.is_empty()) return h;
-  return h + drop(mlp(post_attention_layernorm, h));
+  return module_dropout(mlp(post_attention_layernorm, h), dropout_, is_training(), h);
 }
 
 LayersImpl::LayersImpl(const TransformerConfig& config, int64_t dim, int64_t window, bool feed_forward)
