@@ -8,10 +8,14 @@
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/shapes.h"
@@ -30,6 +34,7 @@ struct Options {
   int64_t batch_bytes = 16384, sequence_bytes = 4096, steps = 30, patcher_dim = 64, patcher_layers = 2;
   int64_t shuffle_sequences = 4096;
   double megabytes = 200;
+  int64_t rounds = 5;
   int threads = 2;
 };
 
@@ -42,57 +47,76 @@ DataConfig data_config(const Options& options) {
   return config;
 }
 
+nlohmann::json spread(const std::vector<double>& values) {
+  return {{"median", median(values)},
+          {"min", *std::ranges::min_element(values)},
+          {"max", *std::ranges::max_element(values)}};
+}
+
+// The chain, and its beginnings alone, whose costs are in the whole too: in turn, round after round.
 nlohmann::json measure_chain(const Options& options) {
   DataConfig config = data_config(options);
   config.prefetch = 0;  // one thread
+  config.shuffle_sequences = 0;
+  const std::unique_ptr<Stage<Sequence>> read = make_sequences(config, Pass::kTraining);
   config.shuffle_sequences = options.shuffle_sequences;
+  const std::unique_ptr<Stage<Sequence>> shuffled = make_sequences(config, Pass::kTraining);
   const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
   const auto loader = make_patch_loader(config, Pass::kTraining, make_patcher({SpacePatching(), {}}), nullptr,
                                         {.metrics = metrics});
-  const auto most = static_cast<int64_t>(options.megabytes * 1e6);
-  int64_t bytes = 0, batches = 0;
-  metrics->take();
-  const auto run = [&] {
-    for (; bytes < most; ++batches) bytes += loader->next()->num_byte_targets;
+  struct Part {
+    const char* name;
+    std::function<int64_t()> next;  // bytes of text
+    std::vector<double> mb_per_s = {}, mb_per_cpu_s = {};
   };
-  double cpu = 0;
-  const double wall = seconds([&] { cpu = cpu_seconds(run); });
-  nlohmann::json result = {{"what", "chain"},
-                           {"bytes", bytes},
-                           {"batches", batches},
-                           {"seconds", wall},
-                           {"cpu_seconds", cpu},
-                           {"mb_per_s", static_cast<double>(bytes) / wall / 1e6},
-                           {"mb_per_cpu_s", static_cast<double>(bytes) / cpu / 1e6}};
+  const auto bytes_of = [](const Sequence& sequence) { return static_cast<int64_t>(sequence.bytes.size()); };
+  std::vector<Part> parts{{"read", [&] { return bytes_of(*read->next()); }},
+                          {"shuffled", [&] { return bytes_of(*shuffled->next()); }},
+                          {"chain", [&] { return loader->next()->num_byte_targets; }}};
+  const auto most = static_cast<int64_t>(options.megabytes * 1e6);
+  for (int64_t round = 0; round < options.rounds; ++round)
+    for (Part& part : parts) {
+      int64_t bytes = 0;
+      double cpu = 0;
+      const double wall = seconds([&] {
+        cpu = cpu_seconds([&] {
+          while (bytes < most) bytes += part.next();
+        });
+      });
+      part.mb_per_s.push_back(static_cast<double>(bytes) / wall / 1e6);
+      part.mb_per_cpu_s.push_back(static_cast<double>(bytes) / cpu / 1e6);
+    }
+  nlohmann::json result = {{"what", "chain"}, {"rounds", options.rounds}, {"megabytes", options.megabytes}};
+  for (const Part& part : parts)
+    result[part.name] = {{"mb_per_s", spread(part.mb_per_s)}, {"mb_per_cpu_s", spread(part.mb_per_cpu_s)}};
   for (const auto& [name, value] : metrics->take()) result["loader"][name] = value;
   return result;
 }
 
-// A trainer that steps through what `loader` gives: seconds a step, and the share of them in which it waited.
-struct Steps {
-  double seconds = 0, waiting = 0;
-};
-Steps train(const DataConfig& config, const std::shared_ptr<EntropySource>& entropies,
-            const std::shared_ptr<const Patcher>& patcher, int64_t steps) {
-  const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
-  at::manual_seed(0);
-  Blt model(shape("tiny"));
-  TrainConfig training;
-  training.steps = 1000000;
-  TrainerParts parts;
-  parts.model = trainable(model);
-  parts.train = make_patch_loader(config, Pass::kTraining, patcher, entropies, {.metrics = metrics});
-  Trainer trainer(training, std::move(parts));
-  // Until what was made before the first step is used up, a loader that is too slow would not be noticed.
-  for (int64_t i = 0; i < 2 * config.prefetch + 4; ++i) trainer.train_step();
-  const int64_t waited = metrics->waited_nanoseconds;
-  const double time = seconds([&] {
-    for (int64_t i = 0; i < steps; ++i) trainer.train_step();
-  });
-  return {time / static_cast<double>(steps),
-          1e-9 * static_cast<double>(metrics->waited_nanoseconds - waited) / time};
-}
+// A trainer that takes its batches from a loader.
+class Training {
+ public:
+  Training(const DataConfig& config, const std::shared_ptr<EntropySource>& entropies,
+           const std::shared_ptr<const Patcher>& patcher)
+      : metrics_(std::make_shared<LoaderMetrics>(config.sources)) {
+    at::manual_seed(0);
+    Blt model(shape("tiny"));
+    TrainConfig training;
+    training.steps = 1000000;
+    TrainerParts parts;
+    parts.model = trainable(model);
+    parts.train = make_patch_loader(config, Pass::kTraining, patcher, entropies, {.metrics = metrics_});
+    trainer_ = std::make_unique<Trainer>(training, std::move(parts));
+  }
+  void step() { trainer_->train_step(); }
+  double waited_seconds() const { return 1e-9 * static_cast<double>(metrics_->waited_nanoseconds); }
 
+ private:
+  std::shared_ptr<LoaderMetrics> metrics_;
+  std::unique_ptr<Trainer> trainer_;
+};
+
+// Training with entropies at hand, entropies without training, and both at once on the same cores: in turn, round after round.
 nlohmann::json measure_waiting(const Options& options) {
   at::set_num_threads(options.threads);
   DataConfig config = data_config(options);
@@ -103,37 +127,59 @@ nlohmann::json measure_waiting(const Options& options) {
   at::manual_seed(1);
   EntropyModel model(shape_of_model);
   freeze(*model);
-  EntropyPatching rule;
   EntropyModelSource source(model, {.batch_bytes = config.entropy_batch_bytes});
+  EntropyPatching rule;
   rule.threshold = calibrate_on(config, {rule, {}}, source).threshold;
   const std::shared_ptr<const Patcher> patcher = make_patcher({rule, {}});
+  // Until what was made before a round is used up, a loader that is too slow would not be noticed: blocks and batches ahead (loader.cpp),
+  // and those under way.
+  const int64_t warm = 2 * config.prefetch + 3 * options.threads + 4;
 
-  // Entropies of a batch, by all threads of a loader that nobody else disturbs.
-  config.entropy_cache.mib = 0;
-  const auto alone =
-      make_patch_loader(config, Pass::kTraining, patcher, make_entropies(config, model, false));
-  for (int64_t i = 0; i < 2 * config.prefetch + 4; ++i) alone->next();
-  const double entropies = seconds([&] {
-                             for (int64_t i = 0; i < options.steps; ++i) alone->next();
-                           }) /
-                           static_cast<double>(options.steps);
-  const Steps live = train(config, make_entropies(config, model, false), patcher, options.steps);
   config.entropy_cache.mib = 4096;
-  const auto cached_source = make_entropies(config, model, false);
+  const auto kept = make_entropies(config, model, false);
   {
-    const auto fill = make_patch_loader(config, Pass::kTraining, patcher, cached_source);
-    for (int64_t i = 0; i < options.steps + 8 * config.prefetch + 40; ++i) fill->next();
+    const auto fill = make_patch_loader(config, Pass::kTraining, patcher, kept);
+    for (int64_t i = 0; i < options.rounds * (options.steps + warm) + 2 * warm; ++i) fill->next();
   }
-  const Steps cached = train(config, cached_source, patcher, options.steps);
+  Training cached(config, kept, patcher);
+  config.entropy_cache.mib = 0;
+  Training live(config, make_entropies(config, model, false), patcher);
+  const auto entropies =
+      make_patch_loader(config, Pass::kTraining, patcher, make_entropies(config, model, false));
+
+  const auto repeat = [](int64_t times, const auto& step) {
+    for (int64_t i = 0; i < times; ++i) step();
+  };
+  const auto seconds_a_step = [&](const auto& step) {
+    return seconds([&] { repeat(options.steps, step); }) / static_cast<double>(options.steps);
+  };
+  const auto train = [&](Training& training, std::vector<double>& times, std::vector<double>& waiting) {
+    const auto step = [&] { training.step(); };
+    repeat(warm, step);
+    const double waited = training.waited_seconds();
+    times.push_back(seconds_a_step(step));
+    waiting.push_back((training.waited_seconds() - waited) / static_cast<double>(options.steps) /
+                      times.back());
+  };
+  std::vector<double> cached_seconds, cached_waiting, entropy_seconds, live_seconds, live_waiting, efficiency;
+  for (int64_t round = 0; round < options.rounds; ++round) {
+    train(cached, cached_seconds, cached_waiting);
+    repeat(warm, [&] { entropies->next(); });
+    entropy_seconds.push_back(seconds_a_step([&] { entropies->next(); }));
+    train(live, live_seconds, live_waiting);
+    efficiency.push_back((cached_seconds.back() + entropy_seconds.back()) / live_seconds.back());
+  }
   return {{"what", "wait"},
           {"threads", options.threads},
           {"batch_bytes", options.batch_bytes},
-          {"training_seconds", cached.seconds},
-          {"cached_waiting_share", cached.waiting},
-          {"entropy_seconds", entropies},
-          {"live_seconds", live.seconds},
-          {"live_waiting_share", live.waiting},
-          {"live_efficiency", (cached.seconds + entropies) / live.seconds}};
+          {"rounds", options.rounds},
+          {"steps", options.steps},
+          {"training_seconds", spread(cached_seconds)},
+          {"cached_waiting_share", spread(cached_waiting)},
+          {"entropy_seconds", spread(entropy_seconds)},
+          {"live_seconds", spread(live_seconds)},
+          {"live_waiting_share", spread(live_waiting)},
+          {"live_efficiency", spread(efficiency)}};
 }
 
 }  // namespace
@@ -148,14 +194,17 @@ int main(int argc, char** argv) {
       app.add_subcommand("wait", "how long a trainer of the tiny shape waits, entropies cached and live");
   for (CLI::App* command : {chain, wait}) {
     command->add_option("--data", options.data, "files of text")->required();
+    command->add_option("--rounds", options.rounds, "how often each is measured, in turn")
+        ->check(CLI::PositiveNumber);
     command->add_option("--batch-bytes", options.batch_bytes, "bytes of a batch")->check(CLI::PositiveNumber);
     command->add_option("--sequence-bytes", options.sequence_bytes, "bytes of a sequence")
         ->check(CLI::PositiveNumber);
   }
   chain->add_option("--shuffle-sequences", options.shuffle_sequences, "sequences that are read ahead")
       ->check(CLI::NonNegativeNumber);
-  chain->add_option("--megabytes", options.megabytes, "text to read")->check(CLI::PositiveNumber);
-  wait->add_option("--steps", options.steps, "steps that are timed")->check(CLI::PositiveNumber);
+  chain->add_option("--megabytes", options.megabytes, "text that each part reads in a round")
+      ->check(CLI::PositiveNumber);
+  wait->add_option("--steps", options.steps, "steps that are timed in a round")->check(CLI::PositiveNumber);
   wait->add_option("--threads", options.threads, "threads of the trainer, and of the loader")
       ->check(CLI::PositiveNumber);
   wait->add_option("--patcher-dim", options.patcher_dim, "width of the entropy model")

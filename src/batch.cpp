@@ -9,122 +9,161 @@
 #include <limits>
 #include <utility>
 
+#include "ops/cpu/ids.h"
+
 namespace blt {
 namespace {
 
-at::Tensor int32_tensor(const std::vector<int32_t>& values) {
-  at::Tensor result = at::empty({static_cast<int64_t>(values.size())}, at::kInt);
-  std::copy(values.begin(), values.end(), result.data_ptr<int32_t>());
+// The least and the largest distance between neighbours; {1, 0} where there are none.
+struct Steps {
+  int64_t least = 1, largest = 0;
+};
+template <class T>
+Steps steps(const T* values, int64_t count) {
+  if (count < 2) return {};
+  Steps result{std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
+  for (int64_t i = 1; i < count; ++i) {
+    const int64_t step = static_cast<int64_t>(values[i]) - values[i - 1];
+    result.least = std::min(result.least, step);
+    result.largest = std::max(result.largest, step);
+  }
   return result;
 }
 
-// The lengths of patches and readers, and the patches of each sequence.
-struct PatchLists {
-  std::vector<int64_t> patch_lengths, reader_lengths, patches_per_document;
+at::Tensor empty_ints(int64_t size) { return at::empty({size}, at::kInt); }
 
-  explicit PatchLists(const std::vector<PatchedSequence>& sequences) {
-    size_t most = 0;
-    for (const PatchedSequence& sequence : sequences) most += sequence.starts.size();
-    patch_lengths.reserve(most);
-    reader_lengths.reserve(most);
-    for (const PatchedSequence& sequence : sequences) append(sequence);
-  }
+// Over checked or computed offsets: [count + 1] int32 in host memory, the first of them 0.
+Segments segments_over(at::Tensor offsets, bool allow_empty) {
+  const int32_t* o = offsets.const_data_ptr<int32_t>();
+  Segments result;
+  result.count = offsets.numel() - 1;
+  result.total = o[result.count];
+  const Steps lengths = steps(o, offsets.numel());
+  result.longest = lengths.largest;
+  const int64_t shortest = allow_empty ? 0 : 1;
+  if (lengths.least < shortest)
+    for (int64_t i = 0; i < result.count; ++i)
+      TORCH_CHECK(static_cast<int64_t>(o[i + 1]) - o[i] >= shortest, "Segments: segment ", i, " has length ",
+                  static_cast<int64_t>(o[i + 1]) - o[i]);
+  result.offsets = std::move(offsets);
+  return result;
+}
 
- private:
-  void append(const PatchedSequence& sequence) {
-    const auto size = static_cast<int64_t>(sequence.ids.size());
-    const std::vector<int64_t>& starts = sequence.starts;
-    TORCH_CHECK(!starts.empty() && starts[0] == 0, "Batch::pack: a sequence's first patch starts at 0");
-    TORCH_CHECK(starts.size() > 1 && starts[1] == 1,
-                "Batch::pack: the BOS is alone in its patch, so the second patch starts at 1");
-    for (size_t i = 1; i < starts.size(); ++i)
-      TORCH_CHECK(starts[i] > starts[i - 1] && starts[i] <= size,
-                  "Batch::pack: patch starts increase and lie in [0, ", size, "], got ", starts[i], " after ",
-                  starts[i - 1]);
-    const bool next_id_starts_a_patch = starts.back() == size;
-    const int64_t num_patches = static_cast<int64_t>(starts.size()) - (next_id_starts_a_patch ? 1 : 0);
-    // Latent p is complete when patch p + 1 starts; ids whose next id lies in patch p + 1 read it: those in
-    // [starts[p + 1] - 1, starts[p + 2] - 1). The last id's next id belongs to the last patch unless it starts one.
-    for (int64_t p = 0; p + 2 < num_patches; ++p) {
-      patch_lengths.push_back(starts[p + 1] - starts[p]);
-      reader_lengths.push_back(starts[p + 2] - starts[p + 1]);
-    }
-    for (int64_t p = std::max<int64_t>(num_patches - 2, 0); p < num_patches; ++p) {
-      const int64_t end = p + 1 < num_patches ? starts[p + 1] : size;
-      const bool is_last = p + 1 == num_patches;
-      const int64_t first = is_last && !next_id_starts_a_patch ? size : end - 1;
-      const int64_t last = !is_last && next_id_starts_a_patch ? size - 1 : size;
-      patch_lengths.push_back(end - starts[p]);
-      reader_lengths.push_back(last - first);
-    }
-    patches_per_document.push_back(num_patches);
+void check_starts(const PatchedSequence& sequence) {
+  const auto size = static_cast<int64_t>(sequence.ids.size());
+  const std::vector<int64_t>& starts = sequence.starts;
+  TORCH_CHECK(!starts.empty() && starts[0] == 0, "Batch::pack: a sequence's first patch starts at 0");
+  TORCH_CHECK(starts.size() > 1 && starts[1] == 1,
+              "Batch::pack: the BOS is alone in its patch, so the second patch starts at 1");
+  if (steps(starts.data(), static_cast<int64_t>(starts.size())).least >= 1 && starts.back() <= size) return;
+  for (size_t i = 1; i < starts.size(); ++i)
+    TORCH_CHECK(starts[i] > starts[i - 1] && starts[i] <= size,
+                "Batch::pack: patch starts increase and lie in [0, ", size, "], got ", starts[i], " after ",
+                starts[i - 1]);
+}
+
+// The patches and the readers of sequences that lie end to end at documents.offsets.
+void add_patches(const std::vector<PatchedSequence>& sequences, Batch& batch) {
+  // Where the id after the last one starts a patch, that start is no patch of this batch.
+  const auto num_patches = [](const PatchedSequence& s) {
+    const bool next_starts_a_patch = s.starts.back() == static_cast<int64_t>(s.ids.size());
+    return static_cast<int64_t>(s.starts.size()) - (next_starts_a_patch ? 1 : 0);
+  };
+  std::vector<int64_t> counts;
+  counts.reserve(sequences.size());
+  int64_t total = 0;
+  for (const PatchedSequence& sequence : sequences) {
+    check_starts(sequence);
+    counts.push_back(num_patches(sequence));
+    total += counts.back();
   }
-};
+  at::Tensor patches = empty_ints(total + 1), readers = empty_ints(total + 1);
+  int32_t *patch = patches.data_ptr<int32_t>(), *reader = readers.data_ptr<int32_t>();
+  const int32_t* documents = batch.documents.offsets.const_data_ptr<int32_t>();
+  for (size_t d = 0; d < sequences.size(); ++d) {
+    const int64_t* starts = sequences[d].starts.data();
+    const auto given = static_cast<int64_t>(sequences[d].starts.size());
+    for (int64_t p = 0; p < counts[d]; ++p) patch[p] = documents[d] + static_cast<int32_t>(starts[p]);
+    // Latent p is complete when patch p + 1 starts, and read by ids from the one before that start on. The last latent is read by
+    // nobody unless it is known that the id after the last one starts a patch.
+    for (int64_t p = 0; p + 1 < given; ++p)
+      reader[p] = documents[d] + static_cast<int32_t>(starts[p + 1]) - 1;
+    if (given == counts[d]) reader[given - 1] = documents[d + 1];
+    patch += counts[d];
+    reader += counts[d];
+  }
+  *patch = *reader = documents[sequences.size()];
+  batch.patches = segments_over(std::move(patches), /*allow_empty=*/false);
+  batch.latent_documents = Segments::from_lengths(counts);
+  batch.readers = segments_over(std::move(readers), /*allow_empty=*/true);
+}
+
+// Copies a sequence's ids; returns how many of them are bytes.
+int64_t copy_ids(const std::vector<int32_t>& ids, int32_t* to) {
+  TORCH_CHECK(!ids.empty() && ids[0] == kBos, "Batch::pack: a sequence starts with BOS");
+  std::copy(ids.begin(), ids.end(), to);
+  const ops::IdCensus found = ops::census(to, static_cast<int64_t>(ids.size()));
+  TORCH_CHECK(found.largest < kVocabulary, "Batch::pack: id ", static_cast<int32_t>(found.largest),
+              " is not in the vocabulary of ", kVocabulary);
+  return static_cast<int64_t>(ids.size()) - found.special;
+}
 
 Batch pack_ids(const std::vector<PatchedSequence>& sequences) {
   std::vector<int64_t> lengths;
-  int64_t total = 0;
-  for (const PatchedSequence& sequence : sequences) {
+  lengths.reserve(sequences.size());
+  for (const PatchedSequence& sequence : sequences)
     lengths.push_back(static_cast<int64_t>(sequence.ids.size()));
-    total += lengths.back();
-  }
   Batch batch;
-  batch.bytes = at::empty({total}, at::kInt);
-  batch.targets = at::empty({total}, at::kInt);
+  batch.documents = Segments::from_lengths(lengths, /*allow_empty=*/true);
+  batch.bytes = empty_ints(batch.documents.total);
+  batch.targets = empty_ints(batch.documents.total);
   int32_t *ids = batch.bytes.data_ptr<int32_t>(), *targets = batch.targets.data_ptr<int32_t>();
   for (const PatchedSequence& sequence : sequences) {
-    TORCH_CHECK(!sequence.ids.empty() && sequence.ids[0] == kBos, "Batch::pack: a sequence starts with BOS");
-    uint32_t largest = 0;  // negative ones are very large
-    for (const int32_t id : sequence.ids) largest = std::max(largest, static_cast<uint32_t>(id));
-    TORCH_CHECK(largest < kVocabulary, "Batch::pack: id ", static_cast<int32_t>(largest),
-                " is not in the vocabulary of ", kVocabulary);
-    ids = std::copy(sequence.ids.begin(), sequence.ids.end(), ids);
+    const auto size = static_cast<int64_t>(sequence.ids.size());
+    const int64_t bytes = copy_ids(sequence.ids, ids);
     if (sequence.targets.empty()) {
-      targets = std::copy(sequence.ids.begin() + 1, sequence.ids.end(), targets);
-      *targets++ = kIgnore;
+      std::copy(ids + 1, ids + size, targets);
+      targets[size - 1] = kIgnore;
+      batch.num_targets += size - 1;
+      batch.num_byte_targets += bytes;  // the BOS is nobody's target
     } else {
       TORCH_CHECK(sequence.targets.size() == sequence.ids.size(), "Batch::pack: ", sequence.ids.size(),
                   " ids but ", sequence.targets.size(), " targets");
-      targets = std::copy(sequence.targets.begin(), sequence.targets.end(), targets);
+      std::copy(sequence.targets.begin(), sequence.targets.end(), targets);
+      batch.num_targets += std::count_if(targets, targets + size, [](int32_t id) { return id != kIgnore; });
+      batch.num_byte_targets +=
+          std::count_if(targets, targets + size, [](int32_t id) { return id >= kByteOffset; });
     }
+    ids += size;
+    targets += size;
   }
-  batch.documents = Segments::from_lengths(lengths);
-  const int32_t* first = batch.targets.const_data_ptr<int32_t>();
-  batch.num_targets = std::count_if(first, first + total, [](int32_t id) { return id != kIgnore; });
-  batch.num_byte_targets = std::count_if(first, first + total, [](int32_t id) { return id >= kByteOffset; });
   return batch;
 }
 
 }  // namespace
 
 Segments Segments::from_lengths(const std::vector<int64_t>& lengths, bool allow_empty) {
-  Segments result;
-  std::vector<int32_t> offsets{0};
-  offsets.reserve(lengths.size() + 1);
-  for (const int64_t length : lengths) {
-    TORCH_CHECK(length > 0 || (allow_empty && length == 0), "Segments: segment ", result.count,
-                " has length ", length);
-    result.total += length;
-    TORCH_CHECK(result.total <= std::numeric_limits<int32_t>::max(),
-                "Segments: more than 2^31 - 1 things in a row");
-    offsets.push_back(static_cast<int32_t>(result.total));
-    result.longest = std::max(result.longest, length);
-    ++result.count;
+  at::Tensor offsets = empty_ints(static_cast<int64_t>(lengths.size()) + 1);
+  int32_t* o = offsets.data_ptr<int32_t>();
+  int64_t total = 0;
+  *o = 0;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    TORCH_CHECK(lengths[i] >= 0, "Segments: segment ", i, " has length ", lengths[i]);
+    total += lengths[i];
+    TORCH_CHECK(total <= std::numeric_limits<int32_t>::max(), "Segments: more than 2^31 - 1 things in a row");
+    *++o = static_cast<int32_t>(total);
   }
-  result.offsets = int32_tensor(offsets);
-  return result;
+  return segments_over(std::move(offsets), allow_empty);
 }
 
 Segments Segments::from_offsets(const at::Tensor& offsets, bool allow_empty) {
   TORCH_CHECK(offsets.dim() == 1 && offsets.scalar_type() == at::kInt && offsets.numel() >= 1,
               "Segments: offsets must be [count + 1] int32, got ", offsets.scalar_type(), " ",
               offsets.sizes());
-  const at::Tensor host = offsets.cpu().contiguous();
-  const int32_t* o = host.const_data_ptr<int32_t>();
-  TORCH_CHECK(o[0] == 0, "Segments: offsets start at 0, got ", o[0]);
-  std::vector<int64_t> lengths;
-  for (int64_t i = 1; i < host.numel(); ++i) lengths.push_back(static_cast<int64_t>(o[i]) - o[i - 1]);
-  Segments result = from_lengths(lengths, allow_empty);
+  at::Tensor host = offsets.cpu().contiguous();
+  const int32_t first = *host.const_data_ptr<int32_t>();
+  TORCH_CHECK(first == 0, "Segments: offsets start at 0, got ", first);
+  Segments result = segments_over(std::move(host), allow_empty);
   result.offsets = offsets.contiguous();
   return result;
 }
@@ -171,12 +210,7 @@ Batch Batch::to(at::Device device) const {
 
 Batch Batch::pack(const std::vector<PatchedSequence>& sequences) {
   Batch batch = pack_ids(sequences);
-  const PatchLists lists(sequences);
-  batch.patches = Segments::from_lengths(lists.patch_lengths);
-  batch.latent_documents = Segments::from_lengths(lists.patches_per_document);
-  batch.readers = Segments::from_lengths(lists.reader_lengths, /*allow_empty=*/true);
-  TORCH_INTERNAL_ASSERT(batch.patches.total == batch.documents.total &&
-                        batch.readers.total == batch.documents.total);
+  add_patches(sequences, batch);
   return batch;
 }
 

@@ -7,7 +7,7 @@
 
 #include "data/byte_stream.h"
 #include "data/json_line.h"
-#include "data/line_reader.h"
+#include "data/long_line.h"
 
 namespace blt {
 namespace {
@@ -48,60 +48,89 @@ class TextReader : public DocumentReader {
 // A file of which every line is a document.
 class JsonLinesReader : public DocumentReader {
  public:
-  JsonLinesReader(const DataFile& file, const std::string& text_field)
-      : path_(file.path), lines_(file.path), parser_(text_field) {}
+  JsonLinesReader(const DataFile& file, const std::string& text_field, size_t longest_line)
+      : path_(file.path), lines_(file.path, longest_line), parser_(text_field) {}
 
   std::optional<Sequence> next(size_t max_bytes) override {
-    while (text_offset_ == text_.size())
-      if (!read_document()) return std::nullopt;
-    Sequence result;
-    result.starts_document = text_offset_ == 0;
-    result.bytes = text_.substr(text_offset_, max_bytes);
-    text_offset_ += result.bytes.size();
-    result.ends_document = text_offset_ == text_.size();
-    return result;
+    try {
+      if (!inside_ && !next_document()) return std::nullopt;
+      Sequence result;
+      result.starts_document = text_offset_ == 0;
+      take(max_bytes, [&](std::string_view text) { result.bytes.append(text); });
+      result.ends_document = !find_text();
+      text_offset_ += result.bytes.size();
+      inside_ = !result.ends_document;
+      return result;
+    } catch (const DocumentError&) {
+      lines_.pass_over();
+      inside_ = false;
+      throw;
+    }
   }
 
-  void save(StateWriter& out) const override {
-    const bool inside = text_offset_ < text_.size();  // then the line is read again
-    out.put("offset", static_cast<int64_t>(inside ? lines_.begin() : lines_.end()));
-    out.put("line", inside ? lines_.number() - 1 : lines_.number());
-    out.put("text_offset", static_cast<int64_t>(inside ? text_offset_ : 0));
+  void save(StateWriter& out) const override {  // inside a document its line is read again
+    out.put("offset", static_cast<int64_t>(inside_ ? lines_.begin() : lines_.end()));
+    out.put("line", inside_ ? lines_.number() - 1 : lines_.number());
+    out.put("text_offset", static_cast<int64_t>(inside_ ? text_offset_ : 0));
   }
   void load(const StateReader& in) override {
     lines_.skip(static_cast<uint64_t>(in.integer("offset")), in.integer("line"));
     const auto text_offset = static_cast<size_t>(in.integer("text_offset"));
     if (text_offset == 0) return;
-    if (!read_document() || text_.size() <= text_offset)
+    inside_ = next_document();
+    if (inside_) take(text_offset, [&](std::string_view text) { text_offset_ += text.size(); });
+    if (!inside_ || text_offset_ < text_offset || !find_text())
       throw Error(fmt::format("{}:{}: is not the line it was when the state was saved", path_.string(),
                               lines_.number()));
-    text_offset_ = text_offset;
   }
 
  private:
-  // The next line that is not blank; false at the end.
-  bool read_document() {
+  // Goes to the next line with a text that is not empty; false at the end.
+  bool next_document() {
+    const auto where = [this] { return fmt::format("{}:{}", path_.string(), lines_.number()); };
     while (const std::optional<std::string_view> line = lines_.next()) {
-      if (line->find_first_not_of(" \t\r") == std::string::npos) continue;
-      text_ = {};
+      if (line->find_first_not_of(" \t\r") == std::string_view::npos && lines_.is_whole()) continue;
       text_offset_ = 0;
-      text_ = parser_.text(*line, [&] { return fmt::format("{}:{}", path_.string(), lines_.number()); });
-      return true;
+      long_line_.reset();
+      text_ = {};
+      if (lines_.is_whole())
+        text_ = parser_.text(*line, where);
+      else
+        long_line_.emplace(lines_, parser_, *line, where);
+      if (find_text()) return true;
     }
     return false;
+  }
+  // Whether there is more of the text; then some of it is in text_.
+  bool find_text() {
+    if (text_.empty() && long_line_) text_ = long_line_->next();
+    return !text_.empty();
+  }
+  // Hands on the next `bytes` bytes of the text, fewer at its end.
+  template <class F>
+  void take(size_t bytes, const F& f) {
+    while (bytes > 0 && find_text()) {
+      const std::string_view part = text_.substr(0, bytes);
+      f(part);
+      text_.remove_prefix(part.size());
+      bytes -= part.size();
+    }
   }
 
   std::filesystem::path path_;
   LineReader lines_;
   JsonLineParser parser_;
-  std::string_view text_;   // of the current line
-  size_t text_offset_ = 0;  // bytes of it handed out
+  std::optional<LongLine> long_line_;  // the current one, where it is too long to be held
+  std::string_view text_;              // what is at hand of the current line's
+  size_t text_offset_ = 0;             // bytes of it handed out
+  bool inside_ = false;                // a document that is not handed out to its end
 };
 
 }  // namespace
 
-std::unique_ptr<DocumentReader> DocumentReader::open(const DataFile& file, const std::string& text_field) {
-  if (file.json_lines) return std::make_unique<JsonLinesReader>(file, text_field);
+std::unique_ptr<DocumentReader> DocumentReader::open(const DataFile& file, const std::string& text_field,
+                                                     size_t longest_line) {
+  if (file.json_lines) return std::make_unique<JsonLinesReader>(file, text_field, longest_line);
   return std::make_unique<TextReader>(file.path);
 }
 

@@ -10,6 +10,7 @@
 #include "blt/data/documents.h"
 #include "blt/data/sequence.h"
 #include "blt/data/state.h"
+#include "data/line_reader.h"
 
 namespace blt {
 
@@ -31,7 +32,9 @@ class DocumentReader {
   // On a fresh reader.
   virtual void load(const StateReader& in) = 0;
 
-  static std::unique_ptr<DocumentReader> open(const DataFile& file, const std::string& text_field);
+  // longest_line: of JSON Lines, what is held of a line (line_reader.h).
+  static std::unique_ptr<DocumentReader> open(const DataFile& file, const std::string& text_field,
+                                              size_t longest_line = LineReader::kLongestHeld);
 };
 
 }  // namespace blt

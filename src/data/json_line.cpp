@@ -53,6 +53,11 @@ std::string explain(std::string_view line, simdjson::error_code error) {
 
 struct JsonLineParser::Parser {
   simdjson::dom::parser dom;
+  std::string quoted;
+
+  simdjson::simdjson_result<simdjson::dom::element> parse(std::string_view json) {
+    return dom.parse(reinterpret_cast<const uint8_t*>(json.data()), json.size(), /*realloc_if_needed=*/false);
+  }
 };
 
 JsonLineParser::JsonLineParser(std::string text_field)
@@ -64,10 +69,7 @@ std::string_view JsonLineParser::text(std::string_view line, const std::function
     return DocumentError(where() + ": " + what);
   };
   simdjson::dom::element root;
-  const simdjson::error_code error =
-      parser_->dom
-          .parse(reinterpret_cast<const uint8_t*>(line.data()), line.size(), /*realloc_if_needed=*/false)
-          .get(root);
+  const simdjson::error_code error = parser_->parse(line).get(root);
   if (error) throw fail(explain(line, error));
   simdjson::dom::object object;
   if (root.get(object))
@@ -81,6 +83,16 @@ std::string_view JsonLineParser::text(std::string_view line, const std::function
   if (found->get(text))
     throw fail(
         fmt::format("\"{}\" is a string in every line, here it is {}", field_, type_name(found->type())));
+  return text;
+}
+
+std::optional<std::string_view> JsonLineParser::string(std::string_view characters) {
+  std::string& quoted = parser_->quoted;
+  quoted.assign(1, '"').append(characters).append(1, '"');
+  const size_t size = quoted.size();
+  quoted.append(LineReader::kPadding, '\0');
+  std::string_view text;
+  if (parser_->parse({quoted.data(), size}).get(text)) return std::nullopt;
   return text;
 }
 

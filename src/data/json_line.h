@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -18,6 +19,11 @@ class JsonLineParser {
   // behind it may be read. where: `file:line`, the beginning of messages. Throws DocumentError when the line is no JSON object (RFC 8259,
   // at most 1024 deep), and when the field is missing or no string.
   std::string_view text(std::string_view line, const std::function<std::string()>& where);
+
+  // What the JSON string with these characters between its quotes says, until the next call; nullopt where it is none.
+  std::optional<std::string_view> string(std::string_view characters);
+
+  const std::string& text_field() const { return field_; }
 
  private:
   struct Parser;

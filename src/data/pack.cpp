@@ -24,6 +24,7 @@ int64_t text_bytes(const PatchedSequence& sequence, int64_t begin, int64_t end) 
 // The end of the longest run of pieces from `begin` on with at most `bytes` bytes of text.
 int64_t longest_run(const PatchedSequence& sequence, int64_t begin, int64_t bytes) {
   int64_t low = begin, high = num_pieces(sequence);
+  if (text_bytes(sequence, begin, high) <= bytes) return high;  // as most do
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;
     if (text_bytes(sequence, begin, middle) <= bytes)
@@ -93,8 +94,8 @@ std::vector<PatchedSequence> Pack::fill() {
     room_bytes -= text_bytes(*pending_, begin, end);
     room_patches -= end - begin + own_bos;
     if (end < count) {
-      const PatchedSequence first = head(*pending_, end);
-      result.push_back(begin > 0 ? tail(first, begin) : first);
+      PatchedSequence first = head(*pending_, end);
+      result.push_back(begin > 0 ? tail(first, begin) : std::move(first));
       pending_pieces_ = end;
       break;
     }

@@ -1,17 +1,36 @@
 #include "blt/data/state.h"
 
-#include <map>
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "blt/base/error.h"
 
 namespace blt {
 namespace state_detail {
 
+// A handful of values, in no order. Stages save their state for every item that they read ahead, so a node costs two allocations.
 struct Node {
   using Value = std::variant<int64_t, std::string, std::shared_ptr<Node>>;
-  std::map<std::string, Value, std::less<>> values;
+  std::vector<std::pair<std::string, Value>> values;
+
+  const Value* find(std::string_view key) const {
+    const auto found =
+        std::find_if(values.begin(), values.end(), [&](const auto& entry) { return entry.first == key; });
+    return found == values.end() ? nullptr : &found->second;
+  }
+  void set(std::string_view key, Value value) {
+    const auto found =
+        std::find_if(values.begin(), values.end(), [&](const auto& entry) { return entry.first == key; });
+    if (found != values.end()) {
+      found->second = std::move(value);
+      return;
+    }
+    if (values.empty()) values.reserve(4);
+    values.emplace_back(key, std::move(value));
+  }
 };
 
 }  // namespace state_detail
@@ -36,19 +55,19 @@ std::shared_ptr<Node> from_json(const json& value, const std::string& name) {
   auto node = std::make_shared<Node>();
   for (const auto& [key, item] : value.items()) {
     if (item.is_number_integer())
-      node->values.emplace(key, item.get<int64_t>());
+      node->set(key, item.get<int64_t>());
     else if (item.is_string())
-      node->values.emplace(key, item.get<std::string>());
+      node->set(key, item.get<std::string>());
     else
-      node->values.emplace(key, from_json(item, name + "." + key));
+      node->set(key, from_json(item, name + "." + key));
   }
   return node;
 }
 
 template <class T>
 const T& get(const Node& node, std::string_view key, const std::string& name, const char* what) {
-  const auto found = node.values.find(key);
-  const T* value = found == node.values.end() ? nullptr : std::get_if<T>(&found->second);
+  const Node::Value* found = node.find(key);
+  const T* value = found == nullptr ? nullptr : std::get_if<T>(found);
   if (!value)
     throw Error(name + ": the saved state has no " + what + " '" + std::string(key) +
                 "': it is damaged, or of a run with other data settings");
@@ -64,13 +83,9 @@ StateWriter StateWriter::of(const StateReader& state) {
   return result;
 }
 
-void StateWriter::put(std::string_view key, int64_t value) { node_->values[std::string(key)] = value; }
-void StateWriter::put(std::string_view key, std::string_view text) {
-  node_->values[std::string(key)] = std::string(text);
-}
-void StateWriter::put(std::string_view key, const StateWriter& state) {
-  node_->values[std::string(key)] = state.node_;
-}
+void StateWriter::put(std::string_view key, int64_t value) { node_->set(key, value); }
+void StateWriter::put(std::string_view key, std::string_view text) { node_->set(key, std::string(text)); }
+void StateWriter::put(std::string_view key, const StateWriter& state) { node_->set(key, state.node_); }
 void StateWriter::assign(const StateWriter& state) { node_->values = state.node_->values; }
 StateWriter StateWriter::section(std::string_view key) {
   StateWriter result;

@@ -26,18 +26,13 @@ std::vector<std::string> read(DocumentReader& reader, size_t max_bytes) {
   }
 }
 
-}  // namespace
-
-int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size == 0) return 0;
-  const size_t max_bytes = 1 + data[0];
-  const blt::DataFile file{
-      blt_fuzz::write("lines.jsonl", {reinterpret_cast<const char*>(data) + 1, size - 1}), true};
-  const auto whole_reader = DocumentReader::open(file, "text");
+// held: of a line, beyond which it is streamed.
+void check(const blt::DataFile& file, size_t max_bytes, size_t held) {
+  const auto whole_reader = DocumentReader::open(file, "text", held);
   const std::vector<std::string> whole = read(*whole_reader, max_bytes);
-  if (whole.empty()) return 0;
+  if (whole.empty()) return;
   // Broken off in the middle, and gone on with by another reader.
-  const auto first = DocumentReader::open(file, "text");
+  const auto first = DocumentReader::open(file, "text", held);
   std::vector<std::string> pieces;
   for (size_t i = 0; i < whole.size() / 2; ++i) {
     try {
@@ -50,9 +45,19 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   blt::StateWriter state;
   first->save(state);
-  const auto second = DocumentReader::open(file, "text");
+  const auto second = DocumentReader::open(file, "text", held);
   second->load(blt::StateReader(state));
   for (std::string& piece : read(*second, max_bytes)) pieces.push_back(std::move(piece));
   blt_fuzz::require(pieces == whole, "a loaded reader goes on where the saved one was");
+}
+
+}  // namespace
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  const size_t max_bytes = 1 + data[0];
+  const blt::DataFile file{
+      blt_fuzz::write("lines.jsonl", {reinterpret_cast<const char*>(data) + 1, size - 1}), true};
+  for (const size_t held : {blt::LineReader::kLongestHeld, size_t{32}}) check(file, max_bytes, held);
   return 0;
 }

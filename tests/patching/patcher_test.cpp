@@ -27,7 +27,9 @@ Sample random_sample(Rng& rng, int64_t size) {
   static constexpr float kExtremes[] = {0.f, -0.f, 1e-45f, 5.5606816f, std::numeric_limits<float>::max()};
   Sample sample;
   for (int64_t i = 0; i < size; ++i) {
-    sample.ids.push_back(rng.below(8) == 0 ? ' ' + kByteOffset : static_cast<int32_t>(4 + rng.below(256)));
+    sample.ids.push_back(rng.below(8) == 0    ? ' ' + kByteOffset
+                         : rng.below(30) == 0 ? kEos
+                                              : static_cast<int32_t>(4 + rng.below(256)));
     sample.entropies.push_back(rng.below(10) == 0 ? kExtremes[rng.below(5)]
                                                   : 0.25f * static_cast<float>(rng.below(20)));
   }
@@ -74,7 +76,8 @@ TEST(Patcher, WholeAndIncrementalFormsAgree) {
   for (const auto& [name, config] : incremental_configs()) {
     const auto patcher = make_patcher(config);
     for (int trial = 0; trial < 50; ++trial) {
-      const Sample sample = random_sample(rng, 1 + static_cast<int64_t>(rng.below(60)));
+      const Sample sample =
+          random_sample(rng, 1 + static_cast<int64_t>(rng.below(rng.below(2) == 0 ? 60 : 400)));
       EXPECT_EQ(patcher->starts(sample.ids, sample.entropies), streamed(*patcher, sample)) << name;
     }
   }
@@ -127,6 +130,24 @@ TEST(Patcher, StaticPatchesKeepTheirPlacesAfterTheFirst) {
   const auto patcher = make_patcher({StaticPatching{4}, {}});
   const std::vector<int32_t> ids(10, 50);
   EXPECT_EQ(patcher->starts(ids), (std::vector<int64_t>{0, 1, 4, 8}));
+}
+
+// By the definition, whatever comes before: a space-like id ends a patch unless it follows another, a special one always does.
+TEST(Patcher, TheSpaceRuleIsItsDefinitionForEveryPairOfIds) {
+  const auto space_like = [](int32_t id) {
+    const int32_t byte = id - kByteOffset;
+    const bool alphanumeric =
+        (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z');
+    return byte < 0 || (byte < 0x80 && !alphanumeric) || byte >= 0xC0;
+  };
+  std::vector<int32_t> ids{kBos};
+  for (int32_t first = 0; first < kVocabulary; ++first)
+    for (int32_t second = 0; second < kVocabulary; ++second) ids.insert(ids.end(), {first, second});
+  std::vector<int64_t> expected{0, 1};
+  for (size_t i = 1; i < ids.size(); ++i)
+    if (ids[i] < kByteOffset || (space_like(ids[i]) && !space_like(ids[i - 1])))
+      expected.push_back(static_cast<int64_t>(i) + 1);
+  EXPECT_EQ(make_patcher({SpacePatching{}, {}})->starts(ids), expected);
 }
 
 TEST(Patcher, MaxPatchLengthSplitsFromTheStartOfEachPatch) {

@@ -1,5 +1,6 @@
-// Reads documents from files and hands them out cut into sequences. Files are streamed: a text file, a
-// compressed one too, may be longer than memory; of JSON Lines one line is in memory at a time.
+// Reads documents from files and hands them out cut into sequences. Files are streamed: a document, compressed or
+// in a line of JSON too, may be longer than memory. A line of more than 16 MiB is an error where other things than its text take more than
+// that before or behind it; a broken one is found out behind its first sequences.
 #pragma once
 
 #include <atomic>

@@ -46,32 +46,44 @@ class PatchBoundary {
   bool forced_;
 };
 
-// Cuts a whole sequence by a copy of `rule`: 0, then i + 1 for every id i after which a patch starts.
+// Whether a rule that reads no entropies also answers for a whole sequence at once, in mark(ids, marks): marks[i] = 1 where a patch starts
+// after ids[i], else 0, as fresh calls of the rule would say.
+template <class Rule>
+constexpr bool kMarksWhole = requires(const Rule& rule, std::span<const int32_t> ids, uint8_t* marks) {
+  rule.mark(ids, marks);
+};
+
+namespace detail {
+using Marks = std::vector<uint8_t>;
+// The calling thread's, with room for `count` marks and what starts_of() wants behind them.
+Marks& marks_for(int64_t count);
+// 0, then i + 1 for every i < count with marks[i] == 1; the others are 0.
+std::vector<int64_t> starts_of(Marks& marks, int64_t count);
+}  // namespace detail
+
+// Cuts a whole sequence (at least one id) by a copy of `rule`: 0, then i + 1 for every id i after which a patch starts.
 template <class Rule>
 std::vector<int64_t> cut_whole(Rule rule, std::span<const int32_t> ids, std::span<const float> entropies,
                                PatchBoundary boundary) {
   const auto size = static_cast<int64_t>(ids.size());
-  // Written without a branch: starts are hard to predict. The memory is the thread's, the result has what it needs.
-  static thread_local std::vector<int64_t> starts;
-  if (starts.size() < ids.size() + 1) starts.resize(ids.size() + 1);
-  int64_t* const start = starts.data();
-  start[0] = 0;
-  int64_t count = 1;
+  detail::Marks& marks = detail::marks_for(size);
   const auto answer = [&](int64_t i) {
     float entropy = 0;
     if constexpr (kReadsEntropies<Rule>) entropy = entropies[i];
     return ask(rule, ids[i], entropy);
   };
+  if constexpr (kMarksWhole<Rule>) {
+    if (!boundary.has_limit()) {  // the rule alone decides, but after the first id
+      rule.mark(ids, marks.data());
+      marks[0] = static_cast<uint8_t>(boundary.next_starts(marks[0] != 0));
+      return detail::starts_of(marks, size);
+    }
+  }
   int64_t i = 0;
-  for (; i < size && (i == 0 || boundary.has_limit()); ++i) {
-    start[count] = i + 1;
-    count += boundary.next_starts(answer(i)) ? 1 : 0;
-  }
-  for (; i < size; ++i) {  // the rule alone decides
-    start[count] = i + 1;
-    count += answer(i) ? 1 : 0;
-  }
-  return {start, start + count};
+  for (; i < size && (i == 0 || boundary.has_limit()); ++i)
+    marks[i] = static_cast<uint8_t>(boundary.next_starts(answer(i)));
+  for (; i < size; ++i) marks[i] = static_cast<uint8_t>(answer(i));
+  return detail::starts_of(marks, size);
 }
 
 }  // namespace blt

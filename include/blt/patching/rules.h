@@ -3,11 +3,12 @@
 // id starts a patch.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include "blt/batch.h"
+#include "blt/patching/space_like.h"
 
 namespace blt {
 
@@ -22,32 +23,20 @@ struct ByteRule {
   bool operator()(int32_t) const { return true; }
 };
 
-// A patch ends at the first of a run of space-like ids: ASCII that is neither digit nor letter, and the first
-// bytes of UTF-8 sequences. Special ids end patches even within a run, and a run that follows one is not
+// A patch ends at the first of a run of space-like ids. Special ids end patches even within a run, and a run that follows one is not
 // marked.
 struct SpaceRule {
   bool after_space = false;
   bool first = true;
   bool operator()(int32_t id) {
-    const bool space = kSpaceLike[static_cast<uint32_t>(id)];
-    // Without branches, which text would mispredict at every other word.
-    const bool mark = static_cast<bool>(static_cast<int>(id < kByteOffset) |
-                                        (static_cast<int>(space) & static_cast<int>(!after_space)) |
-                                        static_cast<int>(first));
+    const bool space = is_space_like(static_cast<uint32_t>(id - kByteOffset));  // special ids too
+    const bool mark = id < kByteOffset || (space && !after_space) || first;
     after_space = space;
     first = false;
     return mark;
   }
-
-  static constexpr std::array<bool, kVocabulary> kSpaceLike = [] {
-    std::array<bool, kVocabulary> table{};
-    for (int32_t id = 0; id < kVocabulary; ++id) {
-      const int32_t b = id - kByteOffset;
-      table[id] =
-          b < '0' || (b > '9' && b < 'A') || (b > 'Z' && b < 'a') || (b > 'z' && b < 0x80) || b >= 0xC0;
-    }
-    return table;
-  }();
+  // The same for a whole sequence (cut.h).
+  void mark(std::span<const int32_t> ids, uint8_t* marks) const;
 };
 
 // The three entropy rules compare in float32, as the references do. The entropy after the first id is never
