@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) ids_kernel(NgramIds a, int32_t* ids)
 // first, then the tables in their order. Bound by memory: with s bytes an element, 1 + tables rows of C s bytes read for each position (rows
 // that come again soon, from the cache) and one written. Each element has one writer.
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads) embedding_kernel(NgramEmbedding a, int tile) {
+__global__ void __launch_bounds__(kThreads, 2) embedding_kernel(NgramEmbedding a, int tile) {
   int32_t* ids = shared_memory<int32_t>();  // [tile][tables]
   const int tables = num_tables(a.ids);
   const int64_t first = int64_t{blockIdx.x} * tile;

@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kThreads) window_q_kernel(WindowAttentionBackw
 }
 
 template <class T, int kLanes>
-__global__ void __launch_bounds__(kThreads) window_kv_kernel(WindowAttentionBackward b) {
+__global__ void __launch_bounds__(kThreads, 2) window_kv_kernel(WindowAttentionBackward b) {
   using R = Row<T, kLanes>;
   const WindowAttention& a = b.forward;
   const LaneGroup<kLanes> lanes;
