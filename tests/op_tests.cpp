@@ -8,6 +8,8 @@
 #include <cstring>
 #include <limits>
 
+#include "cuda_emulation/kernels.h"
+
 namespace blt {
 namespace {
 
@@ -239,13 +241,42 @@ TEST_P(OpTest, ThreadCountsAgreeBitForBit) {
   at::set_num_threads(before);
 }
 
+// What CUDA kernels store.
+bool on_cuda(at::ScalarType dtype) { return dtype != at::kDouble; }
+
 TEST_P(OpTest, CudaEqualsReference) {
   const OpCase& c = GetParam();
   if (!at::hasCUDA() || at::getNumGPUs() == 0) GTEST_SKIP() << "no CUDA device";
   try {
-    for (const at::ScalarType dtype : c.dtypes) expect_reference(c, dtype, at::kCUDA);
+    for (const at::ScalarType dtype : c.dtypes)
+      if (on_cuda(dtype)) expect_reference(c, dtype, at::kCUDA);
   } catch (const c10::NotImplementedError&) {
     GTEST_SKIP() << "built without a CUDA kernel for it";
+  }
+}
+
+// The same kernels without a device: tests/cuda_emulation.
+TEST_P(OpTest, EmulatedCudaEqualsReference) {
+  const OpCase& c = GetParam();
+  const emulation::EmulatedCuda cuda;
+  for (const at::ScalarType dtype : c.dtypes)
+    if (on_cuda(dtype)) expect_reference(c, dtype, at::kCPU);
+  if (cuda.launches() == 0) GTEST_SKIP() << "launches no CUDA kernel";
+}
+
+TEST_P(OpTest, EmulatedCudaDoesNotDependOnTheOrderOfBlocksAndThreadsNorOnStrides) {
+  const OpCase& c = GetParam();
+  if (!c.deterministic || !c.own_sums) GTEST_SKIP() << "not deterministic";
+  const Tensors inputs = convert(inputs_of(c), has(c, at::kBFloat16) ? at::kBFloat16 : at::kFloat, at::kCPU);
+  Tensors views, first;
+  for (const at::Tensor& x : inputs) views.push_back(strided(x));
+  for (const uint64_t seed : {1, 2, 3}) {
+    const emulation::EmulatedCuda cuda(seed);
+    const bool as_views = seed == 3;
+    const Tensors results = run_all(c, as_views ? views : inputs, /*strided_weights=*/as_views);
+    if (cuda.launches() == 0) GTEST_SKIP() << "launches no CUDA kernel";
+    if (first.empty()) first = results;
+    EXPECT_TRUE(same_bits(first, results)) << "with seed " << seed;
   }
 }
 

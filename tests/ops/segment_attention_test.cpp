@@ -17,7 +17,11 @@ BLT_OP_TESTS(SegmentAttention, encoder_attention_case(23, 6, 1, 2, 2, 16),
              segment_attention_case("thousands", Segments::from_lengths({2, 40}),
                                     Segments::from_lengths({3000, 1}), 2, 2, 8),
              segment_attention_case("many queries", Segments::from_lengths({2500, 1}),
-                                    Segments::from_lengths({2, 5}), 2, 2, 8));
+                                    Segments::from_lengths({2, 5}), 2, 2, 8),
+             // The head widths that CUDA kernels are made for, and rows of many heads.
+             encoder_attention_case(23, 6, 2, 2, 2, 64), decoder_attention_case(23, 6, 5, 2, 2, 96),
+             encoder_attention_case(11, 3, 3, 4, 2, 128), decoder_attention_case(19, 7, 7, 9, 3, 32),
+             encoder_attention_case(300, 3, 6, 2, 1, 40), decoder_attention_case(200, 2, 2, 4, 1, 64));
 
 namespace blt {
 namespace {

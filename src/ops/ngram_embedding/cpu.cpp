@@ -6,8 +6,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "ops/door.h"
@@ -18,16 +16,6 @@ namespace blt::ops {
 namespace {
 
 using at::Tensor;
-
-constexpr uint64_t kPrimes[] = {1000000007, 5915587277, 1500450271, 3267000013, 5754853343, 4093082899,
-                                9576890767, 3628273133, 2860486313, 5463458053, 3367900313};
-
-// Of 2^64 equally likely numbers, how many are smaller than the first that is not dropped.
-uint64_t dropped_below(double probability) {
-  const double numbers = std::ldexp(probability, 64);
-  return numbers < std::ldexp(1.0, 64) ? static_cast<uint64_t>(numbers)
-                                       : std::numeric_limits<uint64_t>::max();
-}
 
 // Owns what a HashPlan points at.
 class Plan {

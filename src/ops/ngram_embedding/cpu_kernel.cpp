@@ -5,6 +5,7 @@
 #include "ops/ngram_embedding/cpu_kernel.h"
 
 #include "ops/cpu/simd.h"
+#include "ops/ngram_embedding/split_mix.h"
 
 namespace blt::ops::BLT_ISA {
 namespace {
@@ -52,16 +53,8 @@ inline void hash(const Bytes& bytes, int64_t i, int64_t before, const HashPlan& 
   }
 }
 
-// Output number n of SplitMix64.
-inline uint64_t random_number(uint64_t seed, uint64_t n) {
-  uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
-
 inline bool is_dropped(const HashPlan& plan, int64_t i, int64_t table, int64_t tables) {
-  return random_number(plan.seed, static_cast<uint64_t>(i * tables + table)) < plan.dropped_below;
+  return split_mix(plan.seed, static_cast<uint64_t>(i * tables + table)) < plan.dropped_below;
 }
 
 // The ids of position i without those that are left out; returns how many stay.

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <limits>
 
 #include "ops/door.h"
@@ -164,6 +165,12 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 }
 
 }  // namespace
+
+uint64_t dropped_below(double probability) {
+  const double numbers = std::ldexp(probability, 64);
+  return numbers < std::ldexp(1.0, 64) ? static_cast<uint64_t>(numbers)
+                                       : std::numeric_limits<uint64_t>::max();
+}
 
 NgramHash checked_hash(at::IntArrayRef sizes, int64_t rows, int64_t functions) {
   NgramHash hash{sizes.vec(), rows, functions};

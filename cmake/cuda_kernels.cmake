@@ -1,0 +1,33 @@
+# blt_cuda_kernels(target [NOT_EMULATED] files...): CUDA code of operators, .cpp and .cu. Built where BLT_CUDA is ON; everywhere, the tests
+# compile it for the host too (tests/cuda_emulation, from the list BLT_CUDA_FILES), unless it is NOT_EMULATED: then they have their own.
+function(blt_cuda_kernels target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg NOT_EMULATED "" "")
+  list(TRANSFORM arg_UNPARSED_ARGUMENTS PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/ OUTPUT_VARIABLE files)
+  if(NOT arg_NOT_EMULATED)
+    set_property(GLOBAL APPEND PROPERTY BLT_CUDA_FILES ${files})
+  endif()
+  if(NOT BLT_CUDA)
+    return()
+  endif()
+  set(kernels ${files})
+  list(FILTER kernels INCLUDE REGEX "[.]cu$")
+  list(FILTER files EXCLUDE REGEX "[.]cu$")
+  target_sources(${target} PRIVATE ${files})
+  set(object ${target}_cuda_kernels)
+  if(NOT TARGET ${object})
+    add_library(${object} OBJECT)
+    target_include_directories(${object} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+    target_include_directories(${object} SYSTEM PRIVATE ${BLT_TORCH_ROOT}/include)  # c10's 16-bit types, which are all in headers
+    # CUDA code is C++17. No contraction is turned off: a GPU's results are compared with a tolerance. -Xptxas -v: registers and spills.
+    set_target_properties(${object} PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Shared
+                                               POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden)
+    target_compile_options(${object} PRIVATE -Xptxas -v -Xcompiler -Wall,-Wextra $<$<BOOL:${BLT_WERROR}>:-Werror all-warnings>)
+    if(BLT_CCACHE)
+      set_target_properties(${object} PROPERTIES CUDA_COMPILER_LAUNCHER ${BLT_CCACHE})
+    endif()
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
+    target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:CUDA::cudart> $<BUILD_INTERFACE:blt::c10_cuda>)
+    target_include_directories(${target} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  endif()
+  target_sources(${object} PRIVATE ${kernels})
+endfunction()

@@ -1,0 +1,160 @@
+// Gradients of tables as sums of rows, on CUDA: tensors to pointers. What is touched stays on the device; memory is what could be.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+
+#include "ops/cuda/glue.h"
+#include "ops/ngram_embedding/cuda_rows_kernel.h"
+
+namespace blt::ops::BLT_DEVICE {
+namespace {
+
+using at::Tensor;
+
+Tensor ints(int64_t count, const Tensor& like) { return at::empty({count}, like.options().dtype(at::kInt)); }
+
+// Pairs of a key and a source, to be filled by launch_row_keys, then sorted.
+struct Pairs {
+  Tensor keys, sources;
+  int32_t none;
+
+  Pairs(int64_t count, int64_t largest_key_and_one, const Tensor& like)
+      : keys(ints(count, like)),
+        sources(ints(count, like)),
+        none(static_cast<int32_t>(largest_key_and_one)) {}
+
+  void sort(Stream stream) {
+    const Tensor sorted_keys = ints(keys.size(0), keys), sorted_sources = ints(keys.size(0), keys);
+    const auto run = [&](void* workspace, size_t bytes) {
+      return sort_rows(workspace, bytes, keys.const_data_ptr<int32_t>(), sorted_keys.data_ptr<int32_t>(),
+                       sources.const_data_ptr<int32_t>(), sorted_sources.data_ptr<int32_t>(), keys.size(0),
+                       none, stream);
+    };
+    const size_t bytes = run(nullptr, 0);
+    const Tensor workspace = at::empty({static_cast<int64_t>(bytes)}, keys.options().dtype(at::kByte));
+    run(workspace.mutable_data_ptr(), bytes);
+    keys = sorted_keys;
+    sources = sorted_sources;
+  }
+};
+
+// Runs of equal keys.
+struct Runs {
+  Tensor ids, starts, count;
+
+  Runs(const Pairs& sorted, Stream stream)
+      : ids(ints(sorted.keys.size(0), sorted.keys)),
+        starts(ints(sorted.keys.size(0) + 1, sorted.keys)),
+        count(at::empty({}, sorted.keys.options())) {
+    const int64_t pairs = sorted.keys.size(0);
+    const Tensor tile_counts = ints(tiles(pairs), sorted.keys);
+    launch_row_runs(
+        {sorted.keys.const_data_ptr<int32_t>(), pairs, sorted.none, tile_counts.data_ptr<int32_t>(),
+         ids.data_ptr<int32_t>(), starts.data_ptr<int32_t>(), count.data_ptr<int32_t>()},
+        stream);
+  }
+
+  // out[r], or with `scatter` out[ids[r]], of the rows of `from`.
+  void sum(const Tensor& from, const Pairs& sorted, bool scatter, const Tensor& out, Stream stream) const {
+    launch_row_sums(
+        storage_of("touched_rows", from), !scatter,
+        {from.const_data_ptr(), sorted.sources.const_data_ptr<int32_t>(), starts.const_data_ptr<int32_t>(),
+         count.const_data_ptr<int32_t>(), scatter ? ids.const_data_ptr<int32_t>() : nullptr,
+         out.mutable_data_ptr(), ids.size(0), from.size(1)},
+        stream);
+  }
+};
+
+using Rows = std::tuple<Tensor, Tensor, Tensor>;
+
+Rows no_rows(int64_t capacity, int64_t columns, const Tensor& like) {
+  return {ints(capacity, like), at::empty({capacity, columns}, like.options().dtype(at::kFloat)),
+          at::zeros({}, like.options().dtype(at::kInt))};
+}
+
+Rows touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
+  TORCH_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kInt,
+              "touched_rows: ids must be [T, tables] int32, got ", ids.scalar_type(), " ", ids.sizes());
+  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == ids.size(0), "touched_rows: grad must be floating [",
+              ids.size(0), ", C], got ", grad.scalar_type(), " ", grad.sizes());
+  TORCH_CHECK(rows >= 1 && ids.numel() < INT32_MAX && ids.size(1) <= INT32_MAX / rows,
+              "touched_rows: ", ids.size(0), " x ", ids.size(1), " ids of ", rows, " rows");
+  const OnDevice device(grad);
+  const int64_t capacity = ids.numel();
+  if (capacity == 0) return no_rows(capacity, grad.size(1), grad);
+  const Tensor grad_ = ready(grad), ids_ = ids.contiguous();
+  Pairs pairs(capacity, ids.size(1) * rows, ids_);
+  launch_row_keys(ids_.const_data_ptr<int32_t>(), capacity, nullptr, ids.size(1), 0, pairs.none,
+                  pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
+  pairs.sort(device.stream());
+  const Runs runs(pairs, device.stream());
+  const Tensor values = at::empty({capacity, grad.size(1)}, grad.options().dtype(at::kFloat));
+  if (values.numel() > 0) runs.sum(grad_, pairs, /*scatter=*/false, values, device.stream());
+  device.check_launch();
+  return {runs.ids, values, runs.count};
+}
+
+Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
+  TORCH_CHECK(
+      bytes.dim() == 1 && bytes.scalar_type() == at::kInt && grad.dim() == 2 && grad.size(0) == bytes.size(0),
+      "byte_table_gradient: bytes must be [T] int32 and grad [T, C], got ", bytes.scalar_type(), " ",
+      bytes.sizes(), " and ", grad.sizes());
+  const OnDevice device(grad);
+  Tensor table = at::zeros({vocabulary, grad.size(1)}, grad.options());
+  if (grad.numel() == 0) return table;
+  const Tensor grad_ = ready(grad), bytes_ = bytes.contiguous();
+  Pairs pairs(bytes.size(0), vocabulary, bytes_);
+  launch_row_keys(bytes_.const_data_ptr<int32_t>(), bytes.size(0), nullptr, 1, 0, pairs.none,
+                  pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
+  pairs.sort(device.stream());
+  Runs(pairs, device.stream()).sum(grad_, pairs, /*scatter=*/true, table, device.stream());
+  device.check_launch();
+  return table;
+}
+
+Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts) {
+  TORCH_CHECK(!ids.empty() && ids.size() == values.size() && ids.size() == counts.size(),
+              "merge_rows: ", ids.size(), " ids, ", values.size(), " values and ", counts.size(), " counts");
+  const int64_t columns = values[0].size(-1);
+  int64_t capacity = 0;
+  for (size_t g = 0; g < ids.size(); ++g) {
+    TORCH_CHECK(ids[g].dim() == 1 && ids[g].scalar_type() == at::kInt && counts[g].scalar_type() == at::kInt,
+                "merge_rows: ids and counts must be int32");
+    TORCH_CHECK(values[g].dim() == 2 && values[g].size(0) == ids[g].size(0) && values[g].size(1) == columns &&
+                    values[g].scalar_type() == at::kFloat,
+                "merge_rows: on CUDA, values must be Float [", ids[g].size(0), ", ", columns, "], got ",
+                values[g].scalar_type(), " ", values[g].sizes());
+    capacity += ids[g].size(0);
+  }
+  TORCH_CHECK(capacity < INT32_MAX, "merge_rows: ", capacity, " rows");
+  const OnDevice device(values[0]);
+  if (capacity == 0) return no_rows(capacity, columns, values[0]);
+  Pairs pairs(capacity, INT32_MAX, ids[0]);
+  int64_t first = 0;
+  for (size_t g = 0; g < ids.size(); ++g) {
+    const int64_t size = ids[g].size(0);
+    if (size == 0) continue;
+    const Tensor ids_ = ids[g].contiguous();
+    launch_row_keys(ids_.const_data_ptr<int32_t>(), size, counts[g].const_data_ptr<int32_t>(), 1, first,
+                    pairs.none, pairs.keys.data_ptr<int32_t>() + first,
+                    pairs.sources.data_ptr<int32_t>() + first, device.stream());
+    first += size;
+  }
+  pairs.sort(device.stream());
+  const Runs runs(pairs, device.stream());
+  const Tensor all = ready(at::cat(values)), merged = at::empty_like(all);
+  if (merged.numel() > 0) runs.sum(all, pairs, /*scatter=*/false, merged, device.stream());
+  device.check_launch();
+  return {runs.ids, merged, runs.count};
+}
+
+BLT_CUDA_KERNELS(m) {
+  m.impl("touched_rows", touched_rows);
+  m.impl("byte_table_gradient", byte_table_gradient);
+  m.impl("merge_rows", merge_rows);
+}
+
+}  // namespace
+}  // namespace blt::ops::BLT_DEVICE

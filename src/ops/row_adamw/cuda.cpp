@@ -1,0 +1,41 @@
+// row_adamw_ on CUDA: tensors to pointers.
+#include <ATen/core/Tensor.h>
+
+#include <cmath>
+
+#include "ops/cuda/glue.h"
+#include "ops/row_adamw/check.h"
+#include "ops/row_adamw/cuda_kernel.h"
+
+namespace blt::ops::BLT_DEVICE {
+namespace {
+
+using at::Tensor;
+
+void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
+               const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
+               double eps, double weight_decay, int64_t step, bool touched_only) {
+  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
+  for (const Tensor* x : {&table, &exp_avg, &exp_avg_sq})  // they are changed in place: no copy will do
+    TORCH_CHECK(reinterpret_cast<uintptr_t>(x->const_data_ptr()) % kPackBytes == 0,
+                "row_adamw_: on CUDA, the table and its moments start at multiples of ", kPackBytes,
+                " bytes");
+  const OnDevice device(table);
+  if (table.numel() == 0 || (touched_only && ids.size(0) == 0)) return;
+  const Tensor ids_ = ids.contiguous(), values_ = ready(values.to(at::kFloat));
+  const double bias1 = 1.0 - std::pow(beta1, step), bias2 = 1.0 - std::pow(beta2, step);
+  launch_row_adamw({table.data_ptr<float>(), exp_avg.data_ptr<float>(), exp_avg_sq.data_ptr<float>(),
+                    table.size(0), table.size(1), ids_.const_data_ptr<int32_t>(),
+                    values_.const_data_ptr<float>(), count.const_data_ptr<int32_t>(),
+                    scale.const_data_ptr<float>(), ids.size(0), touched_only, static_cast<float>(beta1),
+                    static_cast<float>(beta2), static_cast<float>(eps), static_cast<float>(1.0 - beta1),
+                    static_cast<float>(1.0 - beta2), static_cast<float>(1.0 - learning_rate * weight_decay),
+                    static_cast<float>(learning_rate / bias1), static_cast<float>(1.0 / std::sqrt(bias2))},
+                   device.stream());
+  device.check_launch();
+}
+
+BLT_CUDA_KERNELS(m) { m.impl("row_adamw_", row_adamw); }
+
+}  // namespace
+}  // namespace blt::ops::BLT_DEVICE
