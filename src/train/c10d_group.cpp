@@ -95,8 +95,8 @@ std::string C10dGroup::message(const std::string& what, int64_t number, const st
     }
   }
   if (!silent.empty())
-    return fmt::format("rank {} hangs or is gone: {} of {} ranks did not come through; {}",
-                       list_ranks(silent), transfer, size(), limit);
+    return fmt::format("rank {} hangs or is gone: {} did not come through; {}", list_ranks(silent), transfer,
+                       limit);
   if (!behind.empty())
     return fmt::format("{}the others wait in {}, which did not come through; {}", behind, transfer, limit);
   return fmt::format("{} of {} ranks did not come through; {}", transfer, size(), limit);
