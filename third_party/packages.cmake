@@ -1,5 +1,5 @@
 # The small libraries. Debian and Ubuntu names: libfmt-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
-# libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev.
+# libsimdjson-dev libxxhash-dev libzstd-dev zlib1g-dev libgtest-dev libbenchmark-dev; libgloo-dev for training with several ranks.
 include(FetchContent)
 
 macro(blt_package name debian url sha256)  # blt_package(fmt libfmt-dev https://….tar.gz <its SHA-256>)
@@ -47,6 +47,13 @@ find_library(BLT_ZSTD_LIBRARY zstd REQUIRED)
 add_library(blt_zstd INTERFACE)
 target_include_directories(blt_zstd SYSTEM INTERFACE ${BLT_ZSTD_INCLUDE})
 target_link_libraries(blt_zstd INTERFACE ${BLT_ZSTD_LIBRARY})
+
+# Gloo is inside LibTorch; its headers, which PyTorch's own includes, are not. Without them libblt trains with one rank only.
+find_path(BLT_GLOO_INCLUDE gloo/rendezvous/store.h)
+add_library(blt_gloo INTERFACE)
+if(BLT_GLOO_INCLUDE)
+  target_include_directories(blt_gloo SYSTEM INTERFACE ${BLT_GLOO_INCLUDE})
+endif()
 
 # LibTorch's include folder carries a newer fmt of its own, which would shadow the one that spdlog was built with: targets that
 # link blt_fmt look in this folder of links first.

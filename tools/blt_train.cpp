@@ -1,11 +1,18 @@
 // Trains an entropy model, a Byte Latent Transformer, or one after the other, from one YAML file.
+#include <cstdint>
+#include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "blt/base/error.h"
 #include "blt/base/log.h"
 #include "blt/base/signals.h"
 #include "blt/base/tool.h"
+#include "blt/train/launch.h"
+#include "blt/train/rendezvous.h"
 #include "blt/train/run.h"
 
 namespace {
@@ -14,6 +21,7 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::filesystem::path> init;
   std::optional<std::string> resume;
   bool check = false;
+  std::optional<int64_t> nproc;
 
   static void fields(auto& self, auto&& field) {
     ConfigOptions::fields(self, field);
@@ -28,22 +36,57 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
           "start; "
           "what it says about train and data.validation may change.");
     field("check", self.check, "Build everything, train one step of each model, and write nothing.");
+    field("nproc", self.nproc,
+          "Train with so many processes (ranks) on this machine. Without it, the environment that torchrun, "
+          "srun and mpirun set is understood.",
+          blt::at_least(1));
   }
   static std::string config_comment(const blt::RunConfig& config) { return blt::cost_table(config); }
 };
 
+// Those of a rank: the same without --nproc.
+std::vector<std::string> rank_arguments(int argc, char** argv) {
+  std::vector<std::string> result;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--nproc")
+      ++i;
+    else if (!argument.starts_with("--nproc="))
+      result.push_back(argument);
+  }
+  return result;
+}
+
+blt::GroupTimeouts timeouts(const blt::ParallelConfig& config) {
+  return {.start_s = config.start_timeout_s, .transfer_s = config.timeout_s};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  return blt::tool<Options>(
-      "blt_train", "Trains Byte Latent Transformers and their entropy models.", argc, argv,
-      [](const Options& options) {
-        const blt::RunConfig config = options.load();
-        blt::catch_stop_signals();
-        const auto outcome =
-            blt::run(config, {.init = options.init, .resume = options.resume, .check = options.check});
-        if (outcome == blt::Trainer::Outcome::kFinished) return blt::kDone;
-        blt::log_info("stopped; go on with --resume auto");
-        return blt::kStopped;
-      });
+  std::shared_ptr<blt::Group> group;
+  const auto train = [&](const Options& options) {
+    const blt::RunConfig config = options.load();
+    const std::optional<blt::RankPlace> place = blt::rank_place();
+    if (options.nproc && place)
+      throw blt::Error(
+          "--nproc starts ranks, but this process is one already: the environment says so (RANK)");
+    if (options.nproc && *options.nproc > 1) return blt::launch(*options.nproc, rank_arguments(argc, argv));
+    if (place && place->rank > 0) setenv("BLT_LOG", "error", /*overwrite=*/0);  // rank 0 says the rest
+    blt::catch_stop_signals();
+    try {
+      if (place && place->ranks > 1) group = blt::join(*place, timeouts(config.parallel));
+      const auto outcome = blt::run(
+          config, {.init = options.init, .resume = options.resume, .check = options.check, .group = group});
+      if (outcome == blt::Trainer::Outcome::kFinished) return static_cast<int>(blt::kDone);
+    } catch (const blt::FailureTold&) {
+      return static_cast<int>(blt::kFailed);
+    }
+    blt::log_info("stopped; go on with --resume auto");
+    return static_cast<int>(blt::kStopped);
+  };
+  const int code = blt::tool<Options>(
+      "blt_train", "Trains Byte Latent Transformers and their entropy models.", argc, argv, train);
+  if (code == blt::kFailed && group) std::_Exit(code);  // the group may wait for ranks that hang
+  return code;
 }

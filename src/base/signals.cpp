@@ -21,7 +21,8 @@ extern "C" void on_stop_signal(int signal) {
   constexpr int kInterrupted = 130;  // as shells report a Ctrl-C
   if (const char* message = last_words.load()) {
     for (const char* text : {message, "\n"})
-      if (write(STDERR_FILENO, text, std::strlen(text)) < 0) break;  // nobody listens: it ends all the same
+      if (*message == '\0' || write(STDERR_FILENO, text, std::strlen(text)) < 0)
+        break;  // nobody listens: it ends all the same
     _exit(kStopped);
   }
   if (stop.exchange(true) && signal == SIGINT) _exit(kInterrupted);
@@ -36,6 +37,7 @@ void catch_stop_signals() {
   action.sa_flags = SA_RESTART;  // a read or write under way goes on
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);
 }
 
 bool stop_requested() { return stop.load(); }

@@ -16,16 +16,15 @@ double bits_per_byte(double nll_sum, int64_t num_bytes) {
   return nll_sum / (static_cast<double>(num_bytes) * std::numbers::ln2);
 }
 
-double bits_per_byte(const Forward& forward, Stage<Batch>& batches) {
+ByteNll byte_nll(const Forward& forward, Stage<Batch>& batches) {
   const at::NoGradGuard no_grad;
-  double nll_sum = 0;
-  int64_t num_bytes = 0;
+  ByteNll result;
   while (const std::optional<Batch> batch = batches.next()) {
     const at::Tensor nll = ops::cross_entropy(forward(*batch), batch->targets).nll;
-    nll_sum += (nll * (batch->targets >= kByteOffset)).sum(at::kDouble).item<double>();
-    num_bytes += batch->num_byte_targets;
+    result.nll_sum += (nll * (batch->targets >= kByteOffset)).sum(at::kDouble).item<double>();
+    result.num_bytes += batch->num_byte_targets;
   }
-  return bits_per_byte(nll_sum, num_bytes);
+  return result;
 }
 
 }  // namespace blt

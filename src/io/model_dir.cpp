@@ -10,6 +10,7 @@
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
+#include "blt/io/model_copy.h"
 #include "blt/model/parameters.h"
 #include "io/hf_config.h"
 #include "io/weights.h"
@@ -108,6 +109,40 @@ void save(const fs::path& folder, const std::vector<NamedParameter>& parameters,
   directory.commit();
 }
 
+// A model as its folder will have it.
+struct ModelToSave {
+  std::vector<NamedParameter> parameters;
+  std::string config;
+
+  void write(const fs::path& folder) const { save(folder, parameters, config); }
+};
+
+ModelToSave to_save(const LoadedModel& model) {
+  TORCH_CHECK(!model.blt.is_empty(), "save_model: there is no model");
+  ModelConfig config = model.config;
+  config.blt = model.blt->config();
+  config.entropy_model.reset();
+  if (!model.entropy_model.is_empty()) config.entropy_model = model.entropy_model->config();
+  check_config(config, "the model to save");  // never one that load_model() would refuse
+  std::vector<NamedParameter> parameters =
+      all_parameters(*model.blt, model.entropy_model.is_empty() ? nullptr : model.entropy_model.get());
+  std::string text = config_json(config, common_dtype(parameters));
+  return {std::move(parameters), std::move(text)};
+}
+
+ModelToSave to_save(const EntropyModel& model) {
+  TORCH_CHECK(!model.is_empty(), "save_entropy_model: there is no model");
+  std::vector<NamedParameter> parameters = named_parameters(*model, "");
+  std::string text = config_json(model->config(), common_dtype(parameters));
+  return {std::move(parameters), std::move(text)};
+}
+
+ModelWriter copied(ModelToSave model) {
+  for (NamedParameter& parameter : model.parameters)
+    if (parameter.parameter.requires_grad()) parameter.parameter = parameter.parameter.detach().clone();
+  return [model = std::move(model)](const fs::path& folder) { model.write(folder); };
+}
+
 }  // namespace
 
 ModelKind read_model_kind(const fs::path& folder) { return ConfigFile(folder).kind(); }
@@ -172,22 +207,10 @@ void load_weights(const fs::path& folder, const Blt& blt, const EntropyModel& en
   files.load(parameters);
 }
 
-void save_model(const fs::path& folder, const LoadedModel& model) {
-  TORCH_CHECK(!model.blt.is_empty(), "save_model: there is no model");
-  ModelConfig config = model.config;
-  config.blt = model.blt->config();
-  config.entropy_model.reset();
-  if (!model.entropy_model.is_empty()) config.entropy_model = model.entropy_model->config();
-  check_config(config, folder.string());  // never a model that load_model() would refuse
-  const std::vector<NamedParameter> parameters =
-      all_parameters(*model.blt, model.entropy_model.is_empty() ? nullptr : model.entropy_model.get());
-  save(folder, parameters, config_json(config, common_dtype(parameters)));
-}
+void save_model(const fs::path& folder, const LoadedModel& model) { to_save(model).write(folder); }
+void save_entropy_model(const fs::path& folder, const EntropyModel& model) { to_save(model).write(folder); }
 
-void save_entropy_model(const fs::path& folder, const EntropyModel& model) {
-  TORCH_CHECK(!model.is_empty(), "save_entropy_model: there is no model");
-  const std::vector<NamedParameter> parameters = named_parameters(*model, "");
-  save(folder, parameters, config_json(model->config(), common_dtype(parameters)));
-}
+ModelWriter copy_to_save(const LoadedModel& model) { return copied(to_save(model)); }
+ModelWriter copy_to_save(const EntropyModel& model) { return copied(to_save(model)); }
 
 }  // namespace blt

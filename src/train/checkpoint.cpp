@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "blt/base/error.h"
 #include "blt/base/files.h"
@@ -58,8 +60,8 @@ void apply(const fs::path& output, int64_t step, const KeepPolicy& keep) {
 
 }  // namespace
 
-void write_checkpoint(const fs::path& output, int64_t step, const KeepPolicy& keep,
-                      const std::function<void(const fs::path&)>& save) {
+fs::path write_checkpoint(const fs::path& output, int64_t step, const KeepPolicy& keep,
+                          const std::function<void(const fs::path&)>& save) {
   const std::string name = name_of(step);
   try {
     AtomicDirectory directory(output / name);
@@ -72,7 +74,22 @@ void write_checkpoint(const fs::path& output, int64_t step, const KeepPolicy& ke
                                           : fmt::format("the last whole one is {}", found.front().string())));
   }
   apply(output, step, keep);
-  log_info(fmt::format("saved {}", (output / name).string()));
+  return output / name;
+}
+
+void CheckpointWriter::start(std::function<fs::path()> write) {
+  writing_ = std::async(std::launch::async, std::move(write));
+}
+
+std::optional<fs::path> CheckpointWriter::finished() {
+  if (!writing_.valid() || writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
+    return std::nullopt;
+  return writing_.get();
+}
+
+std::optional<fs::path> CheckpointWriter::wait() {
+  if (!writing_.valid()) return std::nullopt;
+  return writing_.get();
 }
 
 void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const KeepPolicy& keep) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <optional>
 #include <vector>
 
@@ -16,9 +17,24 @@ constexpr const char* kTrainerStateFile = "trainer_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 
 // Fills a temporary folder by calling `save` with it, renames it to `output/step_<step>`, points the links `latest` and `best`, then
-// removes what the policy does not keep. Throws blt::Error when the disk does not take it: then everything is as it was.
-void write_checkpoint(const std::filesystem::path& output, int64_t step, const KeepPolicy& keep,
-                      const std::function<void(const std::filesystem::path&)>& save);
+// removes what the policy does not keep. Returns the checkpoint's folder. Throws blt::Error when the disk does not take it: then everything
+// is as it was.
+std::filesystem::path write_checkpoint(const std::filesystem::path& output, int64_t step,
+                                       const KeepPolicy& keep,
+                                       const std::function<void(const std::filesystem::path&)>& save);
+
+// Writes checkpoints in a thread, one at a time. Destroyed, it finishes the one under way. Not thread-safe.
+class CheckpointWriter {
+ public:
+  // write: calls write_checkpoint(). There may be none under way.
+  void start(std::function<std::filesystem::path()> write);
+  // The checkpoint that was started, once it is there; none before that, and none again after it has been given. Throws what writing threw.
+  std::optional<std::filesystem::path> finished();  // does not wait
+  std::optional<std::filesystem::path> wait();
+
+ private:
+  std::future<std::filesystem::path> writing_;
+};
 
 // Brings a folder in order after a process was killed in the middle of write_checkpoint: leftovers go, links point where they should.
 // step: of the newest whole checkpoint; none when there is none.

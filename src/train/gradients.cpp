@@ -1,7 +1,6 @@
 #include "blt/train/gradients.h"
 
 #include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -28,13 +27,17 @@ Gradients take_gradients(torch::nn::Module& module) {
   return result;
 }
 
-ClipResult clip(const Gradients& gradients, double max_norm, const at::Tensor& loss) {
+at::Tensor norm(const Gradients& gradients) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> tensors;
   for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
   for (const auto& item : gradients.rows) tensors.push_back(item.gradient.values);
-  if (tensors.empty()) return {at::zeros({}), at::ones({}), at::zeros({})};
-  const at::Tensor norm = at::stack(at::_foreach_norm(tensors)).norm().to(at::kFloat);
+  if (tensors.empty()) return at::zeros({});
+  return at::stack(at::_foreach_norm(tensors)).norm().to(at::kFloat);
+}
+
+ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss) {
+  const at::NoGradGuard no_grad;
   ClipResult result;
   result.norm = norm;
   // x * 0 is NaN for NaN and infinity: the scale carries them, and a masked update needs no look at the

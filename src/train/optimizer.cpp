@@ -8,6 +8,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "blt/base/error.h"
@@ -87,12 +88,19 @@ void AdamW::narrow(torch::nn::Module& module) {
     parameter.set_data(master.to(at::kBFloat16));
     if (!parameter.requires_grad()) continue;
     parameter.set_grad_dtype(at::kFloat);
-    states_[item.key()].master = master;
+    const at::Tensor own = part(item.key(), master);
+    states_[item.key()].master = own.is_same(master) ? master : own.clone();  // the rest may go
   }
 }
 
-at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& parameter) {
-  at::Tensor target = state.master.defined() ? state.master : parameter;
+at::Tensor AdamW::part(const std::string& name, const at::Tensor& whole) const {
+  const auto found = parts_.find(name);
+  if (found == parts_.end()) return whole;
+  return whole.view({-1}).slice(0, found->second.begin, found->second.end);
+}
+
+at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& parameter) const {
+  at::Tensor target = state.master.defined() ? state.master : part(name, parameter);
   TORCH_CHECK(target.scalar_type() == at::kFloat, "AdamW::step: ", name, " is ", parameter.scalar_type(),
               " and has no float32 master (AdamW::narrow)");
   if (!state.exp_avg.defined()) {
@@ -120,7 +128,7 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
     tensors.exp_avg_sqs.push_back(state.exp_avg_sq);
     tensors.steps.push_back(state.step.add_(took_step));
     if (!state.master.defined()) continue;
-    narrow.push_back(item.parameter);
+    narrow.push_back(part(item.name, item.parameter));
     masters.push_back(state.master);
   }
   const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
@@ -132,10 +140,12 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
   const bool lazy = config_.table_update == TableUpdate::kLazy;
   for (const auto& item : gradients.rows) {
     State& state = states_[item.name];
-    at::Tensor table = moved(state, item.name, item.table);
+    const auto rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
+    at::Tensor table = rows(moved(state, item.name, item.table));
+    at::Tensor exp_avg = rows(state.exp_avg), exp_avg_sq = rows(state.exp_avg_sq);
     const auto step = static_cast<int64_t>(state.step.add_(took_step).item<float>());
     const Rates rates = rates_of(config_, item.name, item.table, factor);
-    ops::row_adamw_(table, state.exp_avg, state.exp_avg_sq, item.gradient, clip.scale,
+    ops::row_adamw_(table, exp_avg, exp_avg_sq, item.gradient, clip.scale,
                     {.learning_rate = rates.learning_rate,
                      .beta1 = config_.beta1,
                      .beta2 = config_.beta2,
@@ -143,56 +153,63 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
                      .weight_decay = rates.weight_decay,
                      .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
                      .touched_only = lazy});
-    if (state.master.defined()) round_rows(table, item.gradient, lazy, item.table);
+    if (state.master.defined()) round_rows(table, item.gradient, lazy, rows(part(item.name, item.table)));
   }
 }
 
-void AdamW::save(const std::filesystem::path& file) const {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
+OptimizerState AdamW::state() const {
+  OptimizerState tensors;
   for (const auto& [name, state] : states_) {
-    const std::pair<const char*, at::Tensor> parts[] = {{".exp_avg", state.exp_avg},
-                                                        {".exp_avg_sq", state.exp_avg_sq},
-                                                        {".step", state.step},
-                                                        {".master", state.master}};
-    for (const auto& [suffix, tensor] : parts)
-      if (tensor.defined()) tensors.emplace_back(name + suffix, tensor);
+    const at::Tensor parts[] = {state.exp_avg, state.exp_avg_sq, state.step, state.master};
+    for (size_t i = 0; i < std::size(parts); ++i)
+      if (parts[i].defined()) tensors.emplace_back(name + kStateSuffixes[i], parts[i]);
   }
-  write_safetensors(file, tensors, {{"optimizer", "adamw"}});
+  return tensors;
+}
+
+void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
+  write_safetensors(file, state, {{"optimizer", "adamw"}});
 }
 
 void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
   const at::NoGradGuard no_grad;
   const SafetensorsFile file(path);
   size_t used = 0;
-  // A copy of what the file has under that name; undefined where it has nothing.
-  const auto read = [&](const std::string& name, at::IntArrayRef sizes, at::Device device) {
+  // What the file has under that name; undefined where it has nothing.
+  const auto find = [&](const std::string& name, at::IntArrayRef sizes) {
     if (file.find(name) == nullptr) return at::Tensor();
     const at::Tensor stored = file.tensor(name);
     if (stored.sizes() != sizes || stored.scalar_type() != at::kFloat)
       throw Error(fmt::format("{}: {} has another shape or dtype than the parameter of this run",
                               path.string(), name));
     ++used;
-    return stored.to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    return stored;
   };
   std::map<std::string, State> states;
   std::vector<std::pair<at::Tensor, at::Tensor>> restored;  // a parameter and its master
   for (const auto& item : module.named_parameters()) {
     const std::string& name = item.key();
     const at::Tensor& parameter = item.value();
-    State state{.exp_avg = read(name + ".exp_avg", parameter.sizes(), parameter.device()),
-                .exp_avg_sq = read(name + ".exp_avg_sq", parameter.sizes(), parameter.device()),
-                .step = read(name + ".step", {}, parameter.device()),
-                .master = read(name + ".master", parameter.sizes(), parameter.device())};
+    // A copy of this optimizer's part.
+    const auto own = [&](const at::Tensor& stored) {
+      if (!stored.defined()) return stored;
+      return part(name, stored).to(parameter.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    };
+    const at::Tensor step = find(name + ".step", {}), master = find(name + ".master", parameter.sizes());
+    State state{.exp_avg = own(find(name + ".exp_avg", parameter.sizes())),
+                .exp_avg_sq = own(find(name + ".exp_avg_sq", parameter.sizes())),
+                .step = step.defined() ? step.to(parameter.device(), at::kFloat, false, /*copy=*/true) : step,
+                .master = own(master)};
     if (state.exp_avg.defined() != state.exp_avg_sq.defined() ||
         state.exp_avg.defined() != state.step.defined())
       throw Error(
           fmt::format("{}: of {}, some of exp_avg, exp_avg_sq and step are missing", path.string(), name));
-    if (state.master.defined()) restored.emplace_back(parameter, state.master);
-    const auto own = states_.find(name);
-    if (own == states_.end() || !own->second.master.defined())
+    if (master.defined()) restored.emplace_back(parameter, master);
+    const auto before = states_.find(name);
+    if (before == states_.end() || !before->second.master.defined())
       state.master = at::Tensor();
     else if (!state.master.defined())
-      state.master = own->second.master;
+      state.master = before->second.master;
     if (state.exp_avg.defined() || state.master.defined()) states.emplace(name, std::move(state));
   }
   if (used != file.entries().size())

@@ -61,15 +61,16 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step)
+Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step, bool is_silent)
     : config_(config),
       data_metrics_(parts.metrics),
       flops_per_byte_(parts.flops_per_byte),
       first_step_(first_step),
+      is_silent_(is_silent),
       terminal_(is_terminal()),
       started_(Clock::now()),
       interval_started_(started_) {
-  if (parts.output.empty()) return;
+  if (is_silent || parts.output.empty()) return;
   std::error_code error;
   fs::create_directories(parts.output, error);
   if (error)
@@ -85,6 +86,7 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t
 Progress::~Progress() { finish_line(); }
 
 void Progress::count(const StepStats& stats) {
+  if (is_silent_) return;
   interval_targets_ += stats.targets;
   interval_bytes_ += stats.bytes;
   const at::Tensor loss = stats.loss * stats.targets;
@@ -94,6 +96,7 @@ void Progress::count(const StepStats& stats) {
 }
 
 void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
+  if (is_silent_) return;
   const double loss =  // of an interval in which no step was finite: what made the last one not so
       interval_loss_.defined() ? interval_loss_.item<double>() / static_cast<double>(interval_targets_)
                                : stats.loss.item<double>();
@@ -139,7 +142,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
 void Progress::log_validation(int64_t step, double bits_per_byte) {
   validation_s_ += seconds_since(interval_started_);
   interval_started_ = Clock::now();
-  if (std::isnan(bits_per_byte)) return;
+  if (is_silent_ || std::isnan(bits_per_byte)) return;
   finish_line();
   fmt::print(stderr, "step {}: held-out bits/byte {:.4f}\n", step, bits_per_byte);
   if (!metrics_.is_open()) return;

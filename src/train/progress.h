@@ -17,12 +17,12 @@
 namespace blt {
 
 // On a terminal one line is rewritten in place, and parts that a narrow window has no room for are left out, the least important first;
-// in a file or a pipe every log step is a line of its own. Not thread-safe.
+// in a file or a pipe every log step is a line of its own. A silent one shows and writes nothing. Not thread-safe.
 class Progress {
  public:
   // first_step: steps done before. What metrics.jsonl says about later ones, of a run that was killed, goes. Throws blt::Error when
   // the files cannot be written, now or later. Keeps references to both, which must outlive it.
-  Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step);
+  Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step, bool is_silent);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -43,7 +43,7 @@ class Progress {
   double flops_per_byte_;
   int64_t first_step_;
   std::filesystem::path metrics_path_;
-  bool terminal_;
+  bool is_silent_, terminal_;
   bool line_open_ = false;
   std::ofstream metrics_;
   std::optional<EventFile> events_;

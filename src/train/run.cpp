@@ -14,8 +14,10 @@
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
 #include "blt/data/loader.h"
+#include "blt/io/model_copy.h"
 #include "blt/io/model_dir.h"
 #include "blt/model/report.h"
+#include "blt/train/rendezvous.h"
 #include "train/run_cost.h"
 #include "train/run_lock.h"
 #include "train/run_models.h"
@@ -46,6 +48,14 @@ int64_t training_seed(int64_t seed, std::string_view model) {
                               1);
 }
 
+TrainerParts shared_parts(const RunSettings& settings, const std::shared_ptr<Group>& group) {
+  TrainerParts parts;
+  parts.hand_over = hand_over;
+  parts.group = group;
+  parts.parallel = settings.parallel;
+  return parts;
+}
+
 std::unique_ptr<Trainer> make_trainer(const TrainConfig& config, TrainerParts parts,
                                       const std::optional<fs::path>& checkpoint) {
   if (parts.valid) parts.valid();  // missing files are found now, not at the first validation
@@ -55,22 +65,27 @@ std::unique_ptr<Trainer> make_trainer(const TrainConfig& config, TrainerParts pa
 }
 
 std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, const EntropyModel& model,
-                                               const std::optional<fs::path>& checkpoint) {
+                                               const std::optional<fs::path>& checkpoint,
+                                               const std::shared_ptr<Group>& group) {
   const DataConfig& data = settings.data;
   const CostContext context{.sequence_bytes = static_cast<double>(data.sequence_bytes)};
   log_info(fmt::format("entropy model: {}", model_summary(*model, context)));
-  TrainerParts parts;
+  TrainerParts parts = shared_parts(settings, group);
   parts.model = trainable(model);
   const auto metrics = std::make_shared<LoaderMetrics>(data.sources);
-  parts.train = make_byte_loader(data, Pass::kTraining, {.metrics = metrics});
+  const Share share{group->rank(), group->size()};
+  parts.train = make_byte_loader(data, Pass::kTraining, {.share = share, .metrics = metrics});
   parts.metrics = [metrics] { return metrics->take(); };
-  if (!data.validation.empty()) parts.valid = [data] { return make_byte_loader(data, Pass::kValidation); };
+  if (!data.validation.empty())
+    parts.valid = [data, share] { return make_byte_loader(data, Pass::kValidation, {.share = share}); };
   parts.output = settings.output;
   parts.seed = training_seed(settings.seed, "entropy_model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
-  parts.save = [settings, model](const fs::path& folder) {
-    save_entropy_model(folder, model);
-    write_settings(folder, settings, kEntropyModelComment);
+  parts.save = [settings, model] {
+    return [write = copy_to_save(model), settings](const fs::path& folder) {
+      write(folder);
+      write_settings(folder, settings, kEntropyModelComment);
+    };
   };
   return make_trainer(settings.train, std::move(parts), checkpoint);
 }
@@ -87,7 +102,8 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
 
 // Calibrates the threshold in `config` where it is not given.
 std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, const CostContext& context,
-                                     const std::optional<fs::path>& checkpoint, bool check) {
+                                     const std::optional<fs::path>& checkpoint, bool check,
+                                     const std::shared_ptr<Group>& group) {
   const auto metrics = std::make_shared<LoaderMetrics>(config.data.sources);
   std::shared_ptr<EntropySource> entropies;
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
@@ -98,22 +114,28 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
   }
   log_info(fmt::format("Byte Latent Transformer: {}", model_summary(*models.blt, context)));
   const PatchSchedule schedule = make_patch_schedule(config.data, config.patching, entropies.get());
-  TrainerParts parts;
+  TrainerParts parts = shared_parts(config, group);
   parts.model = trainable(models.blt);
-  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, entropies, {.metrics = metrics});
+  const Share share{group->rank(), group->size()};
+  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, entropies,
+                                  {.share = share, .metrics = metrics});
   parts.metrics = [metrics] { return metrics->take(); };
   if (!config.data.validation.empty())
     parts.valid = [=, data = config.data] {
-      return make_patch_loader(data, Pass::kValidation, schedule, entropies);
+      return make_patch_loader(data, Pass::kValidation, schedule, entropies, {.share = share});
     };
   parts.output = config.output;
   parts.seed = training_seed(config.seed, "model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*models.blt, context);
-  parts.save = [config, models](const fs::path& folder) {
-    save_model(folder, {.config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
-                        .blt = models.blt,
-                        .entropy_model = models.entropy_model});
-    write_settings(folder, config, kModelComment);
+  parts.save = [config, models] {
+    const LoadedModel model{
+        .config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
+        .blt = models.blt,
+        .entropy_model = models.entropy_model};
+    return [write = copy_to_save(model), config](const fs::path& folder) {
+      write(folder);
+      write_settings(folder, config, kModelComment);
+    };
   };
   return make_trainer(config.train, std::move(parts), checkpoint);
 }
@@ -128,14 +150,13 @@ void check_a_step(Trainer& trainer) {
                        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
 }
 
-}  // namespace
-
-Trainer::Outcome run(RunConfig config, const RunOptions& options) {
+Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
+                            const std::shared_ptr<Group>& group) {
   // What comes before a trainer's first step may take long, has nothing to save and no place to ask for a stop.
-  const char* last_words = options.check ? kStoppedInCheck : kStoppedBeforeAStep;
+  const char* last_words = !group->is_first() ? "" : options.check ? kStoppedInCheck : kStoppedBeforeAStep;
   std::optional<StopAtOnce> starting(std::in_place, last_words);
   std::optional<FolderLock> lock;
-  if (!options.check) lock.emplace(config.output);
+  if (!options.check && group->is_first()) lock.emplace(config.output);
   const Checkpoints checkpoints = find_checkpoints(config, options.resume);
   Models models = make_models(config, options.init);
   const CostContext context = cost_context(config);  // before the wanted mean length becomes a threshold
@@ -143,14 +164,15 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
 
   if (models.train_entropy_model && !checkpoints.blt) {
     const auto trainer = entropy_model_trainer(entropy_model_settings(config), models.entropy_model,
-                                               checkpoints.entropy_model);
+                                               checkpoints.entropy_model, group);
     if (options.check) {
       check_a_step(*trainer);
     } else {
       starting.reset();
       const Trainer::Outcome outcome = trainer->run();
       if (outcome == Trainer::Outcome::kStopped || models.blt.is_empty()) return outcome;
-      if (stop_requested()) return Trainer::Outcome::kStopped;  // in its last step
+      if (sum_of_counts(*group, {int64_t{stop_requested()}}, "whether to stop")[0] > 0)
+        return Trainer::Outcome::kStopped;  // in its last step
       starting.emplace(last_words);
     }
   }
@@ -161,13 +183,27 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
     models.entropy_model->to(at::kFloat);
     freeze(*models.entropy_model);
   }
-  const auto trainer = blt_trainer(config, models, context, checkpoints.blt, options.check);
+  const auto trainer = blt_trainer(config, models, context, checkpoints.blt, options.check, group);
   if (options.check) {
     check_a_step(*trainer);
     return Trainer::Outcome::kFinished;
   }
   starting.reset();
   return trainer->run();
+}
+
+}  // namespace
+
+Trainer::Outcome run(RunConfig config, const RunOptions& options) {
+  const std::shared_ptr<Group> group = options.group ? options.group : make_alone_group();
+  try {
+    const Trainer::Outcome outcome = run_stages(std::move(config), options, group);
+    group->barrier("end");  // nobody leaves while another needs it
+    return outcome;
+  } catch (const std::exception& e) {
+    if (group->claim_failure(e.what())) throw;
+    throw FailureTold(e.what());
+  }
 }
 
 }  // namespace blt

@@ -19,8 +19,8 @@ namespace fs = std::filesystem;
 
 bool may_change(std::string_view path) {
   constexpr std::array kSections = {
-      "output",       "train.",       "data.validation", "data.entropy_cache", "data.entropy_batch_bytes",
-      "data.threads", "data.prefetch"};
+      "output",       "train.",        "data.validation", "data.entropy_cache", "data.entropy_batch_bytes",
+      "data.threads", "data.prefetch", "parallel."};
   constexpr std::array kFields = {".dropout", ".init_std_factor", ".init_base_std"};
   const auto begins = [&](std::string_view section) { return path.starts_with(section); };
   const auto ends = [&](std::string_view field) { return path.ends_with(field); };

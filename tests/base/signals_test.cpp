@@ -9,7 +9,7 @@ namespace blt_test {
 namespace {
 
 TEST(SignalsDeathTest, TheFirstSignalOnlySetsTheFlag) {
-  for (const int signal : {SIGINT, SIGTERM}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
     EXPECT_EXIT(
         {
           blt::catch_stop_signals();
@@ -44,7 +44,7 @@ TEST(SignalsDeathTest, ASecondTerminationWaitsForTheEnd) {
 }
 
 TEST(SignalsDeathTest, WhereNothingIsToBeSavedASignalEndsTheProcessAtOnce) {
-  for (const int signal : {SIGINT, SIGTERM}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
     EXPECT_EXIT(
         {
           blt::catch_stop_signals();

@@ -88,11 +88,11 @@ TEST(BitsPerByte, OfBatchesCountsBytesButNoSpecialIds) {
   ASSERT_EQ(first.num_byte_targets, 2);
   BatchStage batches({first, second});
   // BOS is odd: 3 bits for a and c. 'a' + 4 = 101 is odd: 3 bits for b. 'b' + 4 = 102 is even, but EOS does not count.
-  EXPECT_NEAR(bits_per_byte(by_parity, batches), 3.0, 1e-6);
+  EXPECT_NEAR(byte_nll(by_parity, batches).bits_per_byte(), 3.0, 1e-6);
   BatchStage again({first, second});
-  EXPECT_NEAR(bits_per_byte(uniform, again), std::log2(260.0), 1e-6);
+  EXPECT_NEAR(byte_nll(uniform, again).bits_per_byte(), std::log2(260.0), 1e-6);
   BatchStage none({});
-  EXPECT_TRUE(std::isnan(bits_per_byte(uniform, none)));
+  EXPECT_TRUE(std::isnan(byte_nll(uniform, none).bits_per_byte()));
 }
 
 TEST(Evaluate, CountsEachByteOnceHoweverDocumentsAreCut) {

@@ -3,10 +3,18 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <atomic>
+#include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "blt/base/error.h"
 #include "blt/base/signals.h"
+#include "blt/data/state.h"
+#include "blt/io/safetensors.h"
+#include "file_content.h"
+#include "message.h"
+#include "temporary_folder.h"
 #include "train/small_model.h"
 
 namespace blt {
@@ -154,7 +162,9 @@ TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
   Blt model(small_config());
   TrainerParts parts = parts_for(model, two_batches());
   parts.output = output;
-  parts.save = [](const std::filesystem::path& folder) { std::ofstream(folder / "model") << "whole"; };
+  parts.save = [] {
+    return [](const std::filesystem::path& folder) { std::ofstream(folder / "model") << "whole"; };
+  };
   int calls = 0;
   parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
     if (++calls == 5) request_stop();
@@ -170,6 +180,64 @@ TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
     EXPECT_TRUE(std::filesystem::exists(output / name / "model")) << name;
   EXPECT_EQ(std::filesystem::read_symlink(output / "latest"), "step_00000005");
   std::filesystem::remove_all(output);
+}
+
+// The training takes two more steps before a checkpoint is written: what is written is of the step before them.
+TEST(Trainer, WritesCheckpointsFromCopiesWhileItGoesOn) {
+  const blt_test::TemporaryFolder folder;
+  torch::manual_seed(3);
+  Blt model(small_config());
+  TrainerParts parts = parts_for(model, two_batches());
+  parts.output = folder / "run";
+  std::atomic<int> steps{0};
+  std::vector<at::Tensor> copies, written;
+  parts.save = [&] {
+    const at::Tensor copy = model->lm_head->weight.detach().clone();
+    copies.push_back(copy);
+    return [&, copy, wanted = copies.size() == 1 ? 4 : 0](const std::filesystem::path&) {
+      for (int i = 0; i < 3000 && steps < wanted; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      EXPECT_GE(steps, wanted) << "the training waited for the checkpoint";
+      written.push_back(copy);
+    };
+  };
+  parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
+    ++steps;
+    return next_id_loss(logits, batch);
+  };
+  TrainConfig config = quick(5);
+  config.checkpoint_every = 2;
+  Trainer trainer(config, std::move(parts));
+  EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
+  ASSERT_EQ(written.size(), 3u);
+  for (const char* step : {"2", "4", "5"})
+    EXPECT_TRUE(std::filesystem::exists(folder / ("run/step_0000000" + std::string(step)))) << step;
+  // The optimizer's state too is that of its step.
+  const SafetensorsFile state(folder / "run/step_00000002/optimizer.safetensors");
+  EXPECT_EQ(state.tensor("lm_head.weight.step").item<float>(), 2);
+  EXPECT_EQ(StateReader(content_of(folder / "run/step_00000002/trainer_state.json"), "state").integer("step"),
+            2);
+}
+
+TEST(Trainer, SaysThatACheckpointCouldNotBeWrittenAndKeepsTheOneBefore) {
+  const blt_test::TemporaryFolder folder;
+  Blt model(small_config());
+  TrainerParts parts = parts_for(model, two_batches());
+  parts.output = folder / "run";
+  int saves = 0;
+  parts.save = [&] {
+    return [fails = ++saves == 2](const std::filesystem::path&) {
+      if (fails) throw Error("the disk is full");
+    };
+  };
+  TrainConfig config = quick(100);
+  config.checkpoint_every = 2;
+  Trainer trainer(config, std::move(parts));
+  EXPECT_MESSAGE(trainer.run(),
+                 "step 4: the checkpoint was not saved: the disk is full; the last whole one is " +
+                     (folder / "run/step_00000002").string());
+  EXPECT_LE(trainer.step(), 6) << "no further checkpoint is begun";
+  EXPECT_FALSE(std::filesystem::exists(folder / "run/step_00000004"));
 }
 
 TEST(Trainer, ReportsDataThatEndsEarly) {

@@ -18,8 +18,15 @@ double bits_per_byte(double nll_sum, int64_t num_bytes);
 // How a model turns a batch into [T, V] logits.
 using Forward = std::function<at::Tensor(const Batch&)>;
 
-// Bits per byte over the byte targets of all the batches that are left, without gradients. NaN without any.
-// Summed in float64. The caller sets the model's mode (eval()) and sees to devices.
-double bits_per_byte(const Forward& forward, Stage<Batch>& batches);
+// What a model needs for some text.
+struct ByteNll {
+  double nll_sum = 0;  // as above
+  int64_t num_bytes = 0;
+
+  double bits_per_byte() const { return blt::bits_per_byte(nll_sum, num_bytes); }
+};
+// Over the byte targets of all the batches that are left, without gradients. Summed in float64. The caller sets the model's mode (eval())
+// and sees to devices.
+ByteNll byte_nll(const Forward& forward, Stage<Batch>& batches);
 
 }  // namespace blt

@@ -15,13 +15,15 @@ struct Gradients {
   struct Dense {
     std::string name;
     at::Tensor parameter;
-    at::Tensor
-        gradient;  // the parameter's shape; float32 too where AdamW::narrow made the parameter bfloat16
+    // The parameter's shape, or one dimension with the part that this rank's optimizer moves (Parts in optimizer.h); float32 too where
+    // AdamW::narrow made the parameter bfloat16.
+    at::Tensor gradient;
   };
   struct Rows {
     std::string name;
     at::Tensor table;
-    RowGradient gradient;  // merged over the micro-batches of the step
+    RowGradient
+        gradient;  // merged over the micro-batches of the step; ids count from the first row of the optimizer's part
   };
   std::vector<Dense> dense;
   std::vector<Rows> rows;
@@ -31,15 +33,19 @@ struct Gradients {
 // no rows. Parameters that took no part in the backward are left out.
 Gradients take_gradients(torch::nn::Module& module);
 
-// The norm of everything, and what to multiply gradients by so that it is at most `max_norm`. Both stay on
-// the device.
+// [] float32: the norm of everything; 0 of nothing. Stays on the device.
+at::Tensor norm(const Gradients& gradients);
+
+// The norm, and what to multiply gradients by so that it is at most `max_norm`. Both stay on the device.
 struct ClipResult {
   at::Tensor norm;       // [] float32
   at::Tensor scale;      // [] float32: min(1, max_norm / norm); NaN or infinite when a gradient is
   at::Tensor found_inf;  // [] float32: 1 when a gradient or the loss is NaN or infinite, else 0
 };
-// max_norm 0: no clipping. loss: [], counts among the gradients when it is not finite; may be undefined. Does
-// not change the gradients: the optimizer multiplies.
-ClipResult clip(const Gradients& gradients, double max_norm, const at::Tensor& loss = {});
+// max_norm 0: no clipping. loss: [], counts among the gradients when it is not finite; may be undefined. The optimizer multiplies.
+ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss = {});
+inline ClipResult clip(const Gradients& gradients, double max_norm, const at::Tensor& loss = {}) {
+  return clip(norm(gradients), max_norm, loss);
+}
 
 }  // namespace blt

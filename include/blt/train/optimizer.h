@@ -76,6 +76,20 @@ struct AdamWConfig {
 // a pattern matches no parameter, or nothing is left to train.
 void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>& groups);
 
+// The elements [begin, end) of a flattened parameter; of an n-gram table, whole rows.
+struct Part {
+  int64_t begin = 0, end = 0;
+};
+// By name; parameters that are not there are whole.
+using Parts = std::map<std::string, Part>;
+
+// An optimizer's tensors: NAME.exp_avg, NAME.exp_avg_sq, NAME.step, and NAME.master of parameters that are bfloat16, for each parameter
+// that has any, sorted by its name.
+using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
+constexpr const char* kStateSuffixes[] = {".exp_avg", ".exp_avg_sq", ".step", ".master"};
+// As safetensors. Each at the shape of its parameter, .step [].
+void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
+
 // AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not
 // on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
 // float32 master of each that the optimizer owns and moves: updates that are too small for bfloat16 add up there. Not thread-safe.
@@ -83,7 +97,9 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
 class AdamW {
  public:
-  explicit AdamW(AdamWConfig config) : config_(std::move(config)) {}
+  // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest.
+  explicit AdamW(AdamWConfig config, Parts parts = {})
+      : config_(std::move(config)), parts_(std::move(parts)) {}
 
   // Turns the parameters of a module, float32, into bfloat16, and keeps the values of those that take gradients as their masters: from
   // here on a parameter is its master, rounded. Their gradients stay float32, so that those of several backward passes are added up in
@@ -94,11 +110,10 @@ class AdamW {
   // nothing. Gradients are float32; parameters are those of a module that was narrowed, or float32.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
 
-  // The state as safetensors, keyed by parameter name at full shape: NAME.exp_avg, NAME.exp_avg_sq, NAME.step, and NAME.master of
-  // parameters that are bfloat16.
-  void save(const std::filesystem::path& file) const;
+  // Not copied. Of a part: flat.
+  OptimizerState state() const;
   // Replaces the state. Masters in the file replace the parameters, whichever type those have now: a run can go on in the other one.
-  // Where the file has none, the parameter stays, and so does its master. Throws blt::Error when the file is damaged or is not about the
+  // Where the file has none, the parameter stays, and so does its master. The file is about whole parameters (save_optimizer()). Throws blt::Error when the file is damaged or is not about the
   // parameters of `module`.
   void load(const std::filesystem::path& file, torch::nn::Module& module);
 
@@ -108,10 +123,13 @@ class AdamW {
     at::Tensor step = {};    // [] float32: steps taken by this parameter
     at::Tensor master = {};  // of a bfloat16 parameter
   };
-  // What a step moves: the master, or the parameter itself. Its moments are there afterwards.
-  static at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter);
+  // This optimizer's part of a tensor at the shape of the parameter.
+  at::Tensor part(const std::string& name, const at::Tensor& whole) const;
+  // What a step moves: the master, or (its part of) the parameter itself. Its moments are there afterwards.
+  at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter) const;
 
   AdamWConfig config_;
+  Parts parts_;
   std::map<std::string, State> states_;
 };
 

@@ -51,6 +51,7 @@ struct RunSettings {
   int64_t seed = 1;
   DataConfig data = {};
   TrainConfig train = {};
+  ParallelConfig parallel = {};
 
   static void fields(auto& self, auto&& field) {
     field("output", self.output,
@@ -59,6 +60,7 @@ struct RunSettings {
     field("seed", self.seed, "Seed of the initial parameters and of dropout.", at_least(0));
     field("data", self.data, "The text.");
     field("train", self.train, "The training of the Byte Latent Transformer.");
+    field("parallel", self.parallel, "How several processes (ranks) train together.");
   }
 };
 

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,11 +19,15 @@
 #include "blt/batch.h"
 #include "blt/data/stage.h"
 #include "blt/train/gradients.h"
+#include "blt/train/group.h"
 #include "blt/train/loss.h"
 #include "blt/train/optimizer.h"
+#include "blt/train/parallel.h"
 #include "blt/train/schedule.h"
 
 namespace blt {
+
+class CheckpointWriter;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
 enum class OnNonfinite {
@@ -93,29 +98,36 @@ TrainableModel trainable(const torch::nn::ModuleHolder<Impl>& holder) {
 // Everything the loop is given; each part can be a user's own.
 struct TrainerParts {
   TrainableModel model = {};
-  // Never ends, or has enough batches for all steps.
+  // Never ends, or has enough batches for all steps. Each rank's its own share (data/split.h).
   std::unique_ptr<Stage<Batch>> train = {};
-  // A fresh pass over the held-out batches; may be empty.
+  // Makes one state of `train` out of those of all ranks, where a checkpoint goes on with another number of them; may be empty.
+  std::function<StateWriter(std::span<const StateReader>)> hand_over = {};
+  // A fresh pass over the held-out batches, each rank's its own share; may be empty.
   std::function<std::unique_ptr<Stage<Batch>>()> valid = {};
   Loss loss = next_id_loss;
   // Numbers about the data with their names, asked for at every log step and written beside the step's own; may be empty.
   std::function<std::vector<std::pair<std::string, double>>()> metrics = {};
-  // Fills an empty folder with a model directory; may be empty.
-  std::function<void(const std::filesystem::path&)> save = {};
+  // Copies the model, and gives what fills an empty folder with it as a model directory, on another thread, while the training goes on.
+  // Called at the first rank; may be empty.
+  std::function<std::function<void(const std::filesystem::path&)>()> save = {};
   // Checkpoints go to output/step_00001000; `latest` points at the newest, `best` at the best by validation.
   // Empty: nothing is written.
   std::filesystem::path output = {};
+  // The ranks that train together; null: this one is alone. And how.
+  std::shared_ptr<Group> group = nullptr;
+  ParallelConfig parallel = {};
   int64_t seed = 1;             // of dropout
   double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
 };
 
-// What one step did. Tensors stay on the device until somebody looks.
+// What one step did, on all ranks together. Tensors stay on the device until somebody looks.
 struct StepStats {
   at::Tensor loss = {};      // [] per target, nats
   at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
   ClipResult clip;
   int64_t targets = 0;
   int64_t bytes = 0;  // byte targets
+  bool stop = false;  // a rank was asked to stop (base/signals.h)
 };
 
 // Which checkpoints stay.
@@ -124,26 +136,32 @@ struct KeepPolicy {
   int64_t best_step = 0;  // this one too, and the link `best` points at it; 0: there is none
 };
 
-// Trains `parts.model` for `config.steps` steps. The random numbers of a step (LibTorch's default generator) follow from the seed and
-// the step alone. Not thread-safe.
+// Trains `parts.model` for `config.steps` steps. The random numbers of a step (LibTorch's default generator) follow from the seed, the
+// step and the rank alone. With several ranks, each has a trainer with the same settings, and all call the same functions; the first alone
+// logs and writes. Not thread-safe.
 class Trainer {
  public:
   // Throws blt::Error when config.optimizer.groups do not fit the model. With config.compute bfloat16 the module's parameters, float32
   // until then, become bfloat16 here, and stay so.
   Trainer(TrainConfig config, TrainerParts parts);
+  ~Trainer();
 
-  // Goes on from a checkpoint that a trainer with the same settings saved, bit for bit as if it had never stopped. The weights are
+  // Goes on from a checkpoint that a trainer with the same settings saved, bit for bit as if it had never stopped; where there were more
+  // or fewer ranks, or they divided other things among themselves, with the same data and up to rounding. The weights are
   // the caller's to load, before the trainer is made. The checkpoint may be of the other compute type: from bfloat16 the masters go on as
   // parameters, from float32 the parameters became masters. Throws blt::Error when the checkpoint is damaged or of another run.
   void resume(const std::filesystem::path& checkpoint);
 
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
+  // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns.
   // Throws blt::Error when the data ends early, a loss is not finite, or a checkpoint cannot be written; those
   // written before stay.
   Outcome run();
 
   StepStats train_step();
 
+  const AdamW& optimizer() const { return optimizer_; }
+  Parallel& parallel() const { return *parallel_; }
   int64_t step() const { return step_; }        // steps done
   int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
   // Bits per byte on the held-out batches; NaN when there are none. Leaves the model in training mode.
@@ -153,14 +171,17 @@ class Trainer {
   KeepPolicy keep_policy() const;
   bool is_best(double bits_per_byte);
   void save();
+  void load_data(const StateReader& state);
 
   TrainConfig config_;
   TrainerParts parts_;
+  std::unique_ptr<Parallel> parallel_;
   AdamW optimizer_;
   int64_t step_ = 0, skipped_ = 0;
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output
   int64_t best_step_ = 0;              // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
+  std::unique_ptr<CheckpointWriter> writer_;
 };
 
 }  // namespace blt

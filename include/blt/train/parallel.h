@@ -1,0 +1,88 @@
+// How ranks share the work of a step. The trainer knows this interface, and not how many ranks there are.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "blt/base/config.h"
+#include "blt/train/gradients.h"
+#include "blt/train/group.h"
+#include "blt/train/optimizer.h"
+
+namespace blt {
+
+// What ranks divide among themselves besides the data.
+enum class Sharding {
+  kNone,   // data parallel: every rank has everything
+  kZero1,  // moments and masters of the optimizer: each rank moves its part of the parameters
+};
+template <>
+struct EnumNames<Sharding> {
+  static constexpr std::pair<Sharding, std::string_view> kValues[] = {{Sharding::kNone, "none"},
+                                                                      {Sharding::kZero1, "zero1"}};
+};
+
+struct ParallelConfig {
+  Sharding sharding = Sharding::kNone;
+  double bucket_mib = 25;
+  double start_timeout_s = 300;
+  double timeout_s = 600;
+
+  static void fields(auto& self, auto&& field) {
+    field("sharding", self.sharding,
+          "What ranks divide among themselves. zero1: the optimizer's state, of which each then holds its "
+          "share; none: nothing but the data.");
+    field("bucket_mib", self.bucket_mib,
+          "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
+          above(0));
+    field("start_timeout_s", self.start_timeout_s,
+          "Seconds until all ranks have to be there when a run starts.", above(0));
+    field("timeout_s", self.timeout_s,
+          "Seconds that a transfer between ranks may take, waiting for the slowest included, before the run "
+          "ends with an error that says which rank is missing.",
+          above(0));
+  }
+};
+
+// One for each training. Every rank calls the same functions in the same order; all but the first few throw GroupError. Not thread-safe.
+class Parallel {
+ public:
+  virtual ~Parallel() = default;
+  Parallel(const Parallel&) = delete;
+  Parallel& operator=(const Parallel&) = delete;
+
+  Group& group() const { return *group_; }
+  // Which part of each parameter this rank's optimizer moves.
+  virtual Parts parts() const { return {}; }
+
+  // The backward pass of one micro-batch; last: of the step. loss: [] this rank's share of a sum over all ranks.
+  virtual void backward(const at::Tensor& loss, bool last) = 0;
+  // The gradients of the step, of all ranks together: the parts of them that this rank's optimizer moves. Valid until the next backward().
+  virtual Gradients finish_gradients() = 0;
+  // [] float32: the norm of all ranks' parts together.
+  virtual at::Tensor norm(const Gradients& gradients) { return blt::norm(gradients); }
+  // Moves the parameters; afterwards they are whole, and the same on all ranks.
+  virtual void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+    optimizer.step(gradients, clip, factor);
+  }
+  // The optimizer's state with its parts put together, at rank 0; what others get is of no use.
+  virtual OptimizerState whole_state(const AdamW& optimizer) { return optimizer.state(); }
+
+ protected:
+  explicit Parallel(std::shared_ptr<Group> group) : group_(std::move(group)) {}
+
+ private:
+  std::shared_ptr<Group> group_;
+};
+
+// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0.
+std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
+                                        torch::nn::Module& module);
+
+}  // namespace blt

@@ -1,0 +1,50 @@
+// How ranks find each other.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "blt/train/group.h"
+
+namespace blt {
+
+// One process among those that train together, and the place where they meet: a TCP store at host:port.
+struct RankPlace {
+  int64_t rank = 0, ranks = 1;
+  int64_t local_rank = 0, local_ranks = 1;  // among those on the same machine
+  std::string host = "127.0.0.1";
+  uint16_t port = 0;
+  bool keeps_store = false;  // this rank runs the store, not its launcher
+};
+
+// A variable of the environment; none where it is not set.
+using Environment = std::function<std::optional<std::string>(const std::string& name)>;
+Environment process_environment();
+
+// What the launcher says about this process: blt_train --nproc and torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
+// LOCAL_WORLD_SIZE), srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID; the store is at the step's first node) or Open MPI's mpirun
+// (OMPI_COMM_WORLD_*). MASTER_ADDR and MASTER_PORT (default 29500) count with all of them; mpirun over several machines needs MASTER_ADDR.
+// None where nothing is said. Throws blt::Error, naming the variable, where what is said makes no sense.
+std::optional<RankPlace> rank_place(const Environment& environment = process_environment());
+
+struct GroupTimeouts {
+  double start_s = 300;     // until all ranks have come
+  double transfer_s = 600;  // until a transfer has come through
+};
+
+// Meets the other ranks; returns when all are there, with Gloo between them. The machine's address is that of its host name, on one machine
+// loopback; GLOO_SOCKET_IFNAME names another network interface. Throws blt::Error where ranks are missing in time, naming those that came
+// and those that did not, or the store cannot be reached; FailureTold where another rank says so. A stop signal (base/signals.h) ends
+// the waiting.
+std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeouts);
+
+// This rank failed because of another, which has said why: there is nothing to add.
+class FailureTold : public Error {
+ public:
+  using Error::Error;
+};
+
+}  // namespace blt

@@ -1,0 +1,65 @@
+// Gradients on their way between ranks: packed into a few long tensors, each sent as soon as it is complete.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "blt/train/group.h"
+
+namespace blt {
+
+// A parameter that takes gradients.
+struct Trained {
+  std::string name;
+  at::Tensor parameter;
+};
+
+// The parameters' gradients, float32, in the order in which a backward pass makes them: the last parameter first.
+class Buckets {
+ public:
+  struct Piece {
+    size_t parameter = 0;           // index into the parameters given
+    int64_t offset = 0, numel = 0;  // in the bucket
+    bool is_filled = false;
+  };
+  struct Bucket {
+    at::Tensor values;  // [size], a multiple of the number of ranks; what no piece covers is 0
+    std::vector<Piece> pieces;
+    size_t num_empty = 0;  // pieces that are not filled yet
+  };
+  // Sends a bucket that is complete.
+  using Send = std::function<void(size_t bucket)>;
+
+  // `multiple` divides every bucket's size.
+  Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, int64_t multiple, Send send);
+
+  // Takes a parameter's gradient (undefined: 0), and sends the buckets that are complete with it. Buckets are sent in one order, the same
+  // on all ranks, whatever the order in which gradients come.
+  void fill(size_t parameter, const at::Tensor& gradient);
+  bool is_filled(size_t parameter) const { return piece(parameter).is_filled; }
+  // All are empty again.
+  void reset();
+
+  const std::vector<Bucket>& all() const { return buckets_; }
+  // A parameter's place.
+  size_t bucket_of(size_t parameter) const { return places_[parameter].bucket; }
+  const Piece& piece(size_t parameter) const {
+    const Place& place = places_[parameter];
+    return buckets_[place.bucket].pieces[place.piece];
+  }
+
+ private:
+  struct Place {
+    size_t bucket = 0, piece = 0;
+  };
+  std::vector<Bucket> buckets_;
+  std::vector<Place> places_;
+  Send send_;
+  size_t next_ = 0;  // the first bucket that is not sent
+};
+
+}  // namespace blt

@@ -1,0 +1,148 @@
+#include "train/c10d_group.h"
+
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace blt {
+namespace {
+
+// A rank that sees a transfer fail first lets the one speak that knows why, then asks what the others are doing.
+constexpr std::chrono::milliseconds kWaitForTheFirst(1500), kWaitForAnswers(2000);
+
+// Only what happened: no stack of calls.
+std::string first_line(const std::exception& e) {
+  const auto* error = dynamic_cast<const c10::Error*>(&e);
+  const std::string text = error != nullptr ? error->what_without_backtrace() : e.what();
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace
+
+class C10dGroup::Running : public Group::Transfer {
+ public:
+  Running(C10dGroup& group, Work work, std::string what, int64_t number)
+      : group_(group), work_(std::move(work)), what_(std::move(what)), number_(number) {}
+
+  void wait() override {
+    try {
+      work_->wait();
+    } catch (const std::exception& e) {
+      group_.fail(what_, number_, first_line(e));
+    }
+  }
+
+ private:
+  C10dGroup& group_;
+  Work work_;
+  std::string what_;
+  int64_t number_;
+};
+
+C10dGroup::C10dGroup(c10::intrusive_ptr<c10d::Backend> backend, std::unique_ptr<RankStore> store,
+                     double timeout_s)
+    : Group(store->place().rank, store->place().ranks),
+      backend_(std::move(backend)),
+      timeout_s_(timeout_s),
+      store_(std::move(store)) {
+  store_->answer_with([this] {
+    const std::lock_guard lock(mutex_);
+    return fmt::format("{} {}", transfers_, last_);
+  });
+}
+
+Group::Pending C10dGroup::start(std::string_view what, const std::function<Work()>& operation) {
+  int64_t number = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    number = ++transfers_;
+    last_ = what;
+  }
+  try {
+    return std::make_unique<Running>(*this, operation(), std::string(what), number);
+  } catch (const std::exception& e) {
+    fail(std::string(what), number, first_line(e));
+  }
+}
+
+void C10dGroup::fail(const std::string& what, int64_t number, const std::string& reason) {
+  if (const auto told = store_->failure(kWaitForTheFirst)) throw GroupError(*told);
+  throw GroupError(message(what, number, reason));
+}
+
+std::string C10dGroup::message(const std::string& what, int64_t number, const std::string& reason) {
+  const std::string transfer = fmt::format("transfer {} ({})", number, what);
+  const std::string limit =
+      fmt::format("a transfer may take {:g} s (parallel.timeout_s); {}", timeout_s_, reason);
+  const std::vector<std::optional<std::string>> answers = store_->ask_all(kWaitForAnswers);
+  if (answers.empty())
+    return fmt::format(
+        "rank {} of {}: {} did not come through, and the store at {}:{} does not answer: rank 0 or "
+        "the launcher, which keeps it, hangs or is gone; {}",
+        rank(), size(), transfer, store_->place().host, store_->place().port, limit);
+  std::vector<int64_t> silent;
+  std::string behind;
+  for (int64_t r = 0; r < size(); ++r) {
+    const std::optional<std::string>& answer = answers[static_cast<size_t>(r)];
+    if (!answer) {
+      silent.push_back(r);
+    } else if (const std::string last = answer->substr(answer->find(' ') + 1); std::stoll(*answer) < number) {
+      behind += fmt::format("rank {} is busy since transfer {} ({}); ", r, std::stoll(*answer), last);
+    }
+  }
+  if (!silent.empty())
+    return fmt::format("rank {} hangs or is gone: {} did not come through; {}", list_ranks(silent), transfer,
+                       limit);
+  if (!behind.empty())
+    return fmt::format("{}the others wait in {}, which did not come through; {}", behind, transfer, limit);
+  return fmt::format("{} of {} ranks did not come through; {}", transfer, size(), limit);
+}
+
+Group::Pending C10dGroup::sum(const at::Tensor& tensor, std::string_view what) {
+  return start(what, [&] {
+    std::vector<at::Tensor> tensors = {tensor};
+    return backend_->allreduce(tensors);
+  });
+}
+
+Group::Pending C10dGroup::broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) {
+  return start(what, [&] {
+    std::vector<at::Tensor> tensors = {tensor};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    return backend_->broadcast(tensors, options);
+  });
+}
+
+Group::Pending C10dGroup::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
+                                         std::string_view what) {
+  return start(what, [&] {
+    at::Tensor to = output, from = input;
+    return backend_->_reduce_scatter_base(to, from);
+  });
+}
+
+Group::Pending C10dGroup::all_gather(const at::Tensor& output, const at::Tensor& input,
+                                     std::string_view what) {
+  return start(what, [&] {
+    at::Tensor to = output, from = input;
+    return backend_->_allgather_base(to, from);
+  });
+}
+
+Group::Pending C10dGroup::all_to_all(const at::Tensor& output, const at::Tensor& input,
+                                     std::string_view what) {
+  return start(what, [&] {
+    at::Tensor to = output, from = input;
+    std::vector<int64_t> equal;
+    return backend_->alltoall_base(to, from, equal, equal);
+  });
+}
+
+bool C10dGroup::claim_failure(const std::string& message) { return store_->claim_failure(message); }
+
+}  // namespace blt

@@ -1,0 +1,91 @@
+#include <c10/util/Logging.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <thread>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <utility>
+
+#include "blt/base/error.h"
+#include "blt/base/signals.h"
+#include "blt/train/rendezvous.h"
+#include "train/c10d_group.h"
+#include "train/gloo.h"
+#include "train/rank_store.h"
+
+namespace blt {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kCame = "came";
+
+milliseconds to_milliseconds(double seconds) { return milliseconds(std::llround(seconds * 1000)); }
+
+std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s) {
+  c10d::TCPStoreOptions options;
+  options.port = place.port;
+  options.isServer = place.keeps_store;
+  options.waitWorkers = false;
+  options.timeout = to_milliseconds(timeout_s);
+  try {
+    return std::make_unique<RankStore>(c10::make_intrusive<c10d::TCPStore>(place.host, options), place);
+  } catch (const std::exception& e) {
+    const std::string text = e.what();
+    if (place.keeps_store)
+      throw Error(
+          fmt::format("rank 0 of {}: cannot open port {} for the other ranks; name a free one with "
+                      "MASTER_PORT ({})",
+                      place.ranks, place.port, text.substr(0, text.find('\n'))));
+    throw Error(
+        fmt::format("rank {} of {}: {}:{} cannot be reached within {:g} s (parallel.start_timeout_s): is "
+                    "rank 0 running there, and is the port open?",
+                    place.rank, place.ranks, place.host, place.port, timeout_s));
+  }
+}
+
+// Every rank says that it is there, and waits for the others.
+void meet(RankStore& store, double timeout_s) {
+  constexpr milliseconds kPollInterval(50);
+  const RankPlace& place = store.place();
+  store.announce(kCame);
+  const auto end = Clock::now() + to_milliseconds(timeout_s);
+  while (true) {
+    const auto missing = store.not_announced(kCame);
+    if (!missing)
+      throw Error(fmt::format("rank {} of {}: the store at {}:{} is gone: look at what rank 0 says",
+                              place.rank, place.ranks, place.host, place.port));
+    if (missing->empty()) return;
+    if (const auto told = store.failure({})) throw FailureTold(*told);
+    if (Clock::now() >= end) {
+      std::vector<int64_t> came;
+      for (int64_t r = 0; r < place.ranks; ++r)
+        if (std::find(missing->begin(), missing->end(), r) == missing->end()) came.push_back(r);
+      const std::string message = fmt::format(
+          "of {} ranks, {} did not come to {}:{} within {:g} s (parallel.start_timeout_s); there are: {}",
+          place.ranks, list_ranks(*missing), place.host, place.port, timeout_s, list_ranks(came));
+      if (store.claim_failure(message)) throw Error(message);
+      throw FailureTold(message);
+    }
+    std::this_thread::sleep_for(kPollInterval);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeouts) {
+  FLAGS_caffe2_log_level = 3;  // c10d's own messages, with stacks, beside those that are thrown here
+  const StopAtOnce starting(place.rank == 0 ? "stopped before all ranks were there" : "");
+  std::unique_ptr<RankStore> store = reach_store(place, timeouts.start_s);
+  meet(*store, timeouts.start_s);
+  auto backend = make_gloo(store->store(), place, to_milliseconds(timeouts.transfer_s));
+  return std::make_shared<C10dGroup>(std::move(backend), std::move(store), timeouts.transfer_s);
+}
+
+}  // namespace blt

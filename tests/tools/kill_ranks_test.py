@@ -1,0 +1,131 @@
+"""Kills ranks of a training run at any moment, again and again: every start goes on from the newest checkpoint, nothing before it is lost,
+and what comes out is, bit for bit, what a run without a break gives.
+
+    python kill_ranks_test.py BIN [KILLS [SEED]]
+"""
+import json
+import os
+import pathlib
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+RANKS = 2
+CONFIG = """
+data:
+  sources: [{paths: [train.txt]}]
+  sequence_bytes: 128
+  batch_bytes: 256
+  shuffle_sequences: 8
+  threads: 1
+patching: {rule: {kind: space}}
+model:
+  local_dim: 16
+  window: 32
+  ngram: {sizes: [3, 4], rows: 5000}
+  local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
+  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64}
+  local_decoder: {layers: 1, heads: 2, ffn_dim: 32}
+train: {steps: 1000000, checkpoint_every: 3, keep_checkpoints: 2, schedule: {kind: constant}}
+parallel: {sharding: zero1, bucket_mib: 0.01, timeout_s: 60}
+"""
+
+
+def children(process):
+    try:
+        return [int(pid) for pid in pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def runs(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(done, seconds, what):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+
+
+def checkpoints(output):
+    """The steps that have a checkpoint; each must be whole."""
+    steps = []
+    for folder in output.glob("step_*"):
+        try:
+            for name in ("model.safetensors", "optimizer.safetensors"):
+                data = (folder / name).read_bytes()
+                size = struct.unpack("<Q", data[:8])[0]
+                header = json.loads(data[8:8 + size])
+                end = max(entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__")
+                assert 8 + size + end == len(data), f"{folder / name} is cut short"
+            assert json.loads((folder / "trainer_state.json").read_text())["ranks"] == RANKS
+        except FileNotFoundError:
+            if folder.exists():  # else the run under way has removed it
+                raise
+            continue
+        steps.append(int(folder.name[5:]))
+    return sorted(steps)
+
+
+def main():
+    program = str(pathlib.Path(sys.argv[1]) / "blt_train")
+    kills = int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    choose = random.Random(seed)
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "train.txt").write_text("".join(f"line {i * 7919 % 1000} of the text\n" for i in range(2000)))
+        (folder / "run.yaml").write_text(CONFIG)
+        output, log = folder / "out", folder / "log"
+
+        def start(*arguments):
+            command = [program, str(folder / "run.yaml"), "--nproc", str(RANKS), *arguments]
+            return subprocess.Popen(command, stderr=log.open("w"), stdout=subprocess.DEVNULL, env=environment)
+
+        last, said = 0, {}
+        for number in range(kills):
+            launcher = start(f"output={output}", "--resume", "auto")
+
+            def has_saved():
+                assert launcher.poll() is None, f"kill {number}: it ended by itself: {log.read_text()}"
+                return max(checkpoints(output), default=0) > last
+
+            wait_until(has_saved, 120, "a new checkpoint")
+            time.sleep(choose.uniform(0, 0.2))  # in a step, or in a save
+            ranks = children(launcher.pid)
+            assert len(ranks) == RANKS, ranks
+            last = max(checkpoints(output))
+            victim = choose.choice(["one", "one", "launcher", "all"])
+            said[victim] = said.get(victim, 0) + 1
+            for pid in {"one": [choose.choice(ranks)], "launcher": [launcher.pid], "all": [*ranks, launcher.pid]}[victim]:
+                os.kill(pid, signal.SIGKILL)
+            code = launcher.wait(timeout=60)
+            wait_until(lambda: not any(runs(pid) for pid in ranks), 60, "the end of all ranks")
+            if victim == "one":
+                assert code == 1, f"exit code {code}: {log.read_text()}"
+                errors = [line for line in log.read_text().splitlines() if line.startswith("blt_train: ")]
+                assert len(errors) == 1 and "was killed by signal 9" in errors[0], log.read_text()
+            steps = checkpoints(output)
+            assert steps and steps[-1] >= last, f"kill {number}: {last} was there, and now {steps}"
+            last = steps[-1]
+        end = last + 2
+        for target, arguments in ((output, ["--resume", "auto"]), (folder / "whole", [])):
+            process = start(f"output={target}", f"train.steps={end}", *arguments)
+            assert process.wait(timeout=300) == 0, log.read_text()
+        for file in ("model.safetensors", "optimizer.safetensors", "trainer_state.json"):
+            a, b = ((run / f"step_{end:08}" / file).read_bytes() for run in (output, folder / "whole"))
+            assert a == b, f"{file} is not that of a run without a break"
+        print(f"{kills} kills ({said}), {end} steps: bit for bit those of a run without a break (seed {seed})")
+
+
+main()

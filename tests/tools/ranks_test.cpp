@@ -1,0 +1,236 @@
+// blt_train with several ranks, as a user starts, stops and kills it.
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tools/run_tool.h"
+
+namespace blt {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+class BltTrainRanks : public ToolTest {
+ protected:
+  BltTrainRanks() {
+    setenv("OMP_NUM_THREADS", "1", 1);
+    std::string text;
+    for (int i = 0; i < 400; ++i)
+      text += "line " + std::to_string(i * 7919 % 1000) + (i % 3 == 0 ? " of the text\n" : " and so on, ");
+    write_content(folder_ / "train.txt", text);
+    write_content(folder_ / "valid.txt", text.substr(0, 600));
+    write_content(folder_ / "run.yaml", R"(
+output: out
+data:
+  sources: [{paths: [train.txt]}]
+  validation: [{paths: [valid.txt]}]
+  sequence_bytes: 128
+  batch_bytes: 256
+  shuffle_sequences: 8
+  threads: 1
+entropy_model:
+  kind: train
+  model: {dim: 16, layers: 1, heads: 2, window: 16, ffn_dim: 32, dropout: 0.1}
+  train: {steps: 6, log_every: 1, schedule: {kind: cosine, warmup: 2}}
+patching: {rule: {kind: entropy, mean_patch_bytes: 4}}
+model:
+  local_dim: 16
+  window: 32
+  ngram: {sizes: [3, 4], rows: 500, dropout: 0.1}
+  local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
+  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64, dropout: 0.1}
+  local_decoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
+train: {steps: 8, accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2, decay: 0.5}}
+parallel: {bucket_mib: 0.01}
+)");
+  }
+
+  std::string file(const std::string& name) const { return (folder_ / name).string(); }
+  ToolResult train(const std::string& output, const std::string& more) const {
+    return run("blt_train", file("run.yaml") + " output=" + file(output) + " " + more);
+  }
+
+  // The program under way; its standard error goes to the file `log`.
+  pid_t start(const std::string& output, const std::string& more) const {
+    const std::string command = std::string("exec ") + BLT_BIN_DIR + "/blt_train " + file("run.yaml") +
+                                " output=" + file(output) + " " + more + " > /dev/null 2> " + file("log");
+    const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
+    pid_t process = -1;
+    EXPECT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
+    return process;
+  }
+  static int exit_code_of(pid_t process) {
+    int status = 0;
+    waitpid(process, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  void wait_for(const fs::path& path) const {
+    for (int i = 0; i < 1200 && !fs::exists(path); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    ASSERT_TRUE(fs::exists(path)) << content_of(folder_ / "log");
+  }
+  // The processes that a launcher started, in the order of their rank.
+  static std::vector<pid_t> ranks_of(pid_t launcher) {
+    std::istringstream children(
+        content_of("/proc/" + std::to_string(launcher) + "/task/" + std::to_string(launcher) + "/children"));
+    std::vector<pid_t> result;
+    for (pid_t process = 0; children >> process;) result.push_back(process);
+    return result;
+  }
+
+  // Lines of standard error that the tool itself says.
+  static std::vector<std::string> errors_in(const std::string& text) {
+    std::vector<std::string> errors;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);)
+      if (line.starts_with("blt_train: ")) errors.push_back(line);
+    return errors;
+  }
+
+  void expect_equal_checkpoints(const std::string& a, const std::string& b) const {
+    for (const char* name : {"model.safetensors", "optimizer.safetensors", "config.json"})
+      EXPECT_TRUE(content_of(folder_ / a / name) == content_of(folder_ / b / name))
+          << a << " " << b << " " << name;
+    EXPECT_FALSE(content_of(folder_ / a / "model.safetensors").empty());
+    EXPECT_EQ(content_of(folder_ / a / "trainer_state.json"), content_of(folder_ / b / "trainer_state.json"));
+  }
+  double validated(const std::string& output) const {
+    std::istringstream lines(content_of(folder_ / output / "metrics.jsonl"));
+    double bits = 0;
+    for (std::string line; std::getline(lines, line);)
+      if (const json row = json::parse(line); row.contains("valid_bits_per_byte"))
+        bits = row["valid_bits_per_byte"];
+    return bits;
+  }
+};
+
+TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
+  for (const std::string sharding : {"none", "zero1"}) {
+    const std::string more = "--nproc 2 parallel.sharding=" + sharding;
+    const ToolResult whole = train("whole_" + sharding, more);
+    ASSERT_EQ(whole.exit_code, 0) << whole.err;
+    EXPECT_EQ(whole.err.find("step 8/8"), whole.err.rfind("step 8/8")) << "one rank says it:\n" << whole.err;
+    const std::string cut = "cut_" + sharding;
+    ASSERT_EQ(train(cut, more + " train.steps=8 train.checkpoint_every=4").exit_code, 0);
+    fs::remove_all(folder_ / cut / "step_00000008");
+    const ToolResult rest = train(cut, more + " --resume auto");
+    ASSERT_EQ(rest.exit_code, 0) << rest.err;
+    expect_equal_checkpoints("whole_" + sharding + "/step_00000008", cut + "/step_00000008");
+  }
+  // Who has which part of the optimizer changes nothing but the order of sums.
+  EXPECT_NEAR(validated("whole_none"), validated("whole_zero1"), 1e-3);
+  EXPECT_GT(validated("whole_none"), 0);
+  // Another number of ranks, another sharding.
+  fs::remove_all(folder_ / "cut_zero1/step_00000008");
+  const ToolResult alone = train("cut_zero1", "--resume auto train.steps=6");
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  const ToolResult three = train("cut_zero1", "--resume auto --nproc 3 parallel.sharding=none");
+  ASSERT_EQ(three.exit_code, 0) << three.err;
+  EXPECT_NEAR(validated("cut_zero1"), validated("whole_zero1"), 0.1 * validated("whole_zero1"));
+  // What they leave is a model like any other.
+  const ToolResult evaluated = run("blt_eval", file("cut_zero1/latest") + " --data " + file("valid.txt"));
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+}
+
+TEST_F(BltTrainRanks, AKilledRankEndsAllWithOneMessage) {
+  const pid_t launcher = start("out", "--nproc 3 train.steps=100000 train.checkpoint_every=5");
+  wait_for(folder_ / "out/step_00000005/config.json");
+  const std::vector<pid_t> ranks = ranks_of(launcher);
+  ASSERT_EQ(ranks.size(), 3u);
+  kill(ranks[1], SIGKILL);
+  EXPECT_EQ(exit_code_of(launcher), 1);
+  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log"));
+  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log");
+  EXPECT_EQ(errors[0], "blt_train: rank 1 was killed by signal 9 (Killed)");
+  for (const pid_t rank : ranks) EXPECT_NE(kill(rank, 0), 0) << "still runs";
+  // Nothing is lost beyond the last checkpoint.
+  const ToolResult rest = train("out", "--nproc 3 --resume auto train.steps=6");
+  EXPECT_EQ(rest.exit_code, 0) << rest.err;
+}
+
+TEST_F(BltTrainRanks, ARankThatHangsIsNamedWhenItsTimeIsOver) {
+  const pid_t launcher =
+      start("out", "--nproc 2 train.steps=100000 train.checkpoint_every=5 parallel.timeout_s=3");
+  wait_for(folder_ / "out/step_00000005/config.json");
+  const std::vector<pid_t> ranks = ranks_of(launcher);
+  ASSERT_EQ(ranks.size(), 2u);
+  kill(ranks[1], SIGSTOP);
+  EXPECT_EQ(exit_code_of(launcher), 1);
+  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log"));
+  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log");
+  EXPECT_NE(errors[0].find("rank 1 hangs or is gone: transfer "), std::string::npos) << errors[0];
+  EXPECT_NE(errors[0].find("parallel.timeout_s"), std::string::npos) << errors[0];
+}
+
+TEST_F(BltTrainRanks, ASignalStopsAllAtOneStep) {
+  for (const bool to_launcher : {true, false}) {
+    const std::string output = to_launcher ? "launcher" : "rank";
+    const pid_t launcher = start(output, "--nproc 2 train.steps=100000 train.checkpoint_every=100000");
+    wait_for(folder_ / output / "metrics.jsonl");
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    // torchrun and batch systems tell every process; one is enough.
+    kill(to_launcher ? launcher : ranks_of(launcher)[1], SIGTERM);
+    EXPECT_EQ(exit_code_of(launcher), 3) << content_of(folder_ / "log");
+    const std::string log = content_of(folder_ / "log");
+    EXPECT_NE(log.find("stopped; go on with --resume auto"), std::string::npos) << log;
+    EXPECT_TRUE(fs::exists(folder_ / output / "latest/config.json")) << log;
+    EXPECT_EQ(train(output, "--nproc 2 --resume auto train.steps=1").exit_code, 0);
+  }
+}
+
+TEST_F(BltTrainRanks, AnErrorOfAllRanksIsSaidOnce) {
+  write_content(folder_ / "out/step_00000004/config.json", "{}");
+  const ToolResult result = train("out", "--nproc 3");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(errors_in(result.err).size(), 1u) << result.err;
+  EXPECT_NE(result.err.find("holds checkpoints of an earlier run"), std::string::npos) << result.err;
+  const ToolResult config = train("new", "--nproc 3 model.local_dimm=3");
+  EXPECT_EQ(config.exit_code, 1);
+  EXPECT_EQ(errors_in(config.err).size(), 1u) << config.err;
+}
+
+TEST_F(BltTrainRanks, ARankThatNeverComesIsNamed) {
+  const std::string environment =
+      "RANK=0 WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_PORT=29617 " + std::string(BLT_BIN_DIR) + "/blt_train ";
+  const int status = std::system((environment + file("run.yaml") + " output=" + file("out") +
+                                  " parallel.start_timeout_s=1 2> " + file("log"))
+                                     .c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log"));
+  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log");
+  EXPECT_NE(errors[0].find("of 2 ranks, 1 did not come to 127.0.0.1:29617 within 1 s"), std::string::npos)
+      << errors[0];
+  EXPECT_NE(errors[0].find("there are: 0"), std::string::npos) << errors[0];
+}
+
+TEST_F(BltTrainRanks, UnderTorchrunsEnvironmentRankZeroKeepsTheStore) {
+  std::vector<pid_t> ranks;
+  for (int rank = 0; rank < 2; ++rank) {
+    const std::string command =
+        "RANK=" + std::to_string(rank) +
+        " WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29618 exec " + BLT_BIN_DIR +
+        "/blt_train " + file("run.yaml") + " output=" + file("out") + " > /dev/null 2> " +
+        file("log" + std::to_string(rank));
+    const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
+    pid_t process = -1;
+    ASSERT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
+    ranks.push_back(process);
+  }
+  for (const pid_t rank : ranks) EXPECT_EQ(exit_code_of(rank), 0) << content_of(folder_ / "log0");
+  EXPECT_EQ(content_of(folder_ / "log1"), "") << "only rank 0 speaks";
+  EXPECT_TRUE(fs::exists(folder_ / "out/step_00000008/config.json"));
+  ASSERT_EQ(train("launched", "--nproc 2").exit_code, 0);
+  expect_equal_checkpoints("out/step_00000008", "launched/step_00000008");
+}
+
+}  // namespace
+}  // namespace blt

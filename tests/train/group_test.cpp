@@ -1,0 +1,201 @@
+// Ranks that find each other, pass tensors, and say what is wrong when they cannot.
+#include "blt/train/group.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "message.h"
+#include "train/ranks.h"
+
+namespace blt {
+namespace {
+
+using testing::in_group;
+using testing::on_ranks;
+
+TEST(Group, OperationsDoWhatTheirNamesSay) {
+  for (const int64_t n : {1, 2, 3, 4})
+    in_group(n, [&](const std::shared_ptr<Group>& group) {
+      const int64_t r = group->rank();
+      ASSERT_EQ(group->size(), n);
+      const at::Tensor numbers = torch::tensor({1.0, 10.0 * static_cast<double>(r)});
+      group->sum(numbers, "numbers")->wait();
+      EXPECT_TRUE(torch::equal(numbers, torch::tensor({1.0 * n, 5.0 * n * (n - 1)}))) << numbers;
+
+      const at::Tensor from_last = torch::full({3}, r);
+      group->broadcast(from_last, n - 1, "from the last")->wait();
+      EXPECT_TRUE(torch::equal(from_last, torch::full({3}, n - 1))) << from_last;
+
+      // Part p of what rank r sends is 100 r + p.
+      const at::Tensor sent = torch::arange(n).repeat_interleave(2) + 100 * r;
+      const at::Tensor reduced = torch::empty({2}, torch::kLong);
+      group->reduce_scatter(reduced, sent, "parts")->wait();
+      EXPECT_TRUE(torch::equal(reduced, torch::full({2}, n * r + 50 * n * (n - 1)))) << reduced;
+      const at::Tensor gathered = torch::empty({2 * n}, torch::kLong);
+      group->all_gather(gathered, reduced, "all")->wait();
+      EXPECT_TRUE(torch::equal(gathered, (torch::arange(n) * n + 50 * n * (n - 1)).repeat_interleave(2)))
+          << gathered;
+      const at::Tensor exchanged = torch::empty({2 * n}, torch::kLong);
+      group->all_to_all(exchanged, sent, "exchange")->wait();
+      EXPECT_TRUE(torch::equal(exchanged, (torch::arange(n) * 100 + r).repeat_interleave(2))) << exchanged;
+
+      const std::vector<std::string> texts =
+          gather(*group, std::string(static_cast<size_t>(r), 'x'), "texts");
+      ASSERT_EQ(texts.size(), static_cast<size_t>(n));
+      for (size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(texts[i], std::string(i, 'x'));
+      group->barrier("end");
+    });
+}
+
+// Sums of floats depend on their order: it has to be one.
+TEST(Group, SumsAreTheSameOnAllRanksAndEveryTime) {
+  std::vector<at::Tensor> results;
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    std::vector<at::Tensor> sums(3);
+    in_group(3, [&](const std::shared_ptr<Group>& group) {
+      at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(group->rank()) + 1);
+      std::vector<at::Tensor> tensors;
+      std::vector<Group::Pending> coming;
+      for (int i = 0; i < 8; ++i) tensors.push_back(at::randn({10007}, generator));
+      for (const at::Tensor& tensor : tensors) coming.push_back(group->sum(tensor, "numbers"));
+      for (const auto& one : coming) one->wait();
+      sums[static_cast<size_t>(group->rank())] = torch::cat(tensors);
+    });
+    results.insert(results.end(), sums.begin(), sums.end());
+  }
+  for (const at::Tensor& sum : results) EXPECT_TRUE(torch::equal(sum, results[0]));
+}
+
+TEST(Group, SaysWhichRanksDidNotCome) {
+  const std::vector<std::string> errors = on_ranks(3, [](const RankPlace& place) {
+    RankPlace elsewhere = place;
+    elsewhere.ranks = 4;
+    if (place.rank != 1) join(elsewhere, {.start_s = 1, .transfer_s = 1});
+  });
+  const std::string expected = "of 4 ranks, 1, 3 did not come to 127.0.0.1:";
+  EXPECT_NE(errors[0].find(expected), std::string::npos) << errors[0];
+  EXPECT_NE(errors[0].find("there are: 0, 2"), std::string::npos) << errors[0];
+  EXPECT_NE(errors[2].find(expected), std::string::npos) << errors[2];
+}
+
+TEST(Group, SaysThatTheStoreCannotBeReached) {
+  EXPECT_MESSAGE(
+      join({.rank = 1, .ranks = 2, .host = "127.0.0.1", .port = 1}, {.start_s = 1, .transfer_s = 1}),
+      "rank 1 of 2: 127.0.0.1:1 cannot be reached within 1 s");
+}
+
+TEST(Group, NamesTheRankAndTheTransferThatAreStuck) {
+  std::vector<int> first(3);
+  const std::vector<std::string> errors = on_ranks(3, [&](const RankPlace& place) {
+    const std::shared_ptr<Group> group = join(place, {.start_s = 60, .transfer_s = 2});
+    group->barrier("start");
+    if (place.rank == 2) {
+      std::this_thread::sleep_for(std::chrono::seconds(8));
+      return;
+    }
+    try {
+      group->sum(torch::ones({4}), "gradients, 1 of 3")->wait();
+    } catch (const GroupError& e) {
+      first[static_cast<size_t>(place.rank)] = group->claim_failure(e.what()) ? 1 : 0;
+      throw;
+    }
+  });
+  for (const size_t r : {0, 1}) {
+    EXPECT_NE(errors[r].find("rank 2 is busy since transfer 1 (start)"), std::string::npos) << errors[r];
+    EXPECT_NE(errors[r].find("transfer 2 (gradients, 1 of 3)"), std::string::npos) << errors[r];
+  }
+  EXPECT_EQ(errors[2], "");
+  EXPECT_EQ(first[0] + first[1], 1) << "one of them says it";
+}
+
+TEST(Group, TheFirstFailureIsWhatAllSay) {
+  std::vector<int> first(3);
+  const std::vector<std::string> errors = on_ranks(3, [&](const RankPlace& place) {
+    const std::shared_ptr<Group> group = join(place, {.start_s = 60, .transfer_s = 1});
+    if (place.rank == 1) {
+      first[1] = group->claim_failure("the file is missing") ? 1 : 0;
+      std::this_thread::sleep_for(std::chrono::seconds(3));
+      return;
+    }
+    try {
+      group->barrier("step");
+    } catch (const GroupError& e) {
+      first[static_cast<size_t>(place.rank)] = group->claim_failure(e.what()) ? 1 : 0;
+      throw;
+    }
+  });
+  EXPECT_EQ(first, (std::vector<int>{0, 1, 0}));
+  for (const size_t r : {0, 2}) EXPECT_EQ(errors[r], "rank 1: the file is missing");
+}
+
+std::optional<RankPlace> place_in(const std::map<std::string, std::string>& variables) {
+  return rank_place([&](const std::string& name) -> std::optional<std::string> {
+    const auto found = variables.find(name);
+    if (found == variables.end()) return std::nullopt;
+    return found->second;
+  });
+}
+
+TEST(RankPlace, IsWhatTheLauncherSays) {
+  EXPECT_FALSE(place_in({}));
+  EXPECT_FALSE(place_in({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}}))
+      << "a batch script is no step of srun";
+
+  const auto torchrun = place_in({{"RANK", "5"},
+                                  {"WORLD_SIZE", "8"},
+                                  {"LOCAL_RANK", "1"},
+                                  {"LOCAL_WORLD_SIZE", "4"},
+                                  {"MASTER_ADDR", "node1"},
+                                  {"MASTER_PORT", "1234"}});
+  ASSERT_TRUE(torchrun);
+  EXPECT_EQ(torchrun->rank, 5);
+  EXPECT_EQ(torchrun->ranks, 8);
+  EXPECT_EQ(torchrun->local_rank, 1);
+  EXPECT_EQ(torchrun->local_ranks, 4);
+  EXPECT_EQ(torchrun->host, "node1");
+  EXPECT_EQ(torchrun->port, 1234);
+  EXPECT_FALSE(torchrun->keeps_store);
+  const std::map<std::string, std::string> first = {
+      {"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}};
+  EXPECT_TRUE(place_in(first)->keeps_store);
+  auto agent = first;
+  agent["TORCHELASTIC_USE_AGENT_STORE"] = "True";
+  EXPECT_FALSE(place_in(agent)->keeps_store);
+
+  const auto srun = place_in({{"SLURM_PROCID", "3"},
+                              {"SLURM_STEP_NUM_TASKS", "8"},
+                              {"SLURM_LOCALID", "1"},
+                              {"SLURM_STEP_NUM_NODES", "4"},
+                              {"SLURM_STEP_NODELIST", "gpu[07-09,12],other3"}});
+  ASSERT_TRUE(srun);
+  EXPECT_EQ(srun->rank, 3);
+  EXPECT_EQ(srun->local_rank, 1);
+  EXPECT_EQ(srun->host, "gpu07");
+  EXPECT_EQ(srun->port, 29500);
+
+  const auto mpirun = place_in({{"OMPI_COMM_WORLD_RANK", "1"},
+                                {"OMPI_COMM_WORLD_SIZE", "2"},
+                                {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                                {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+  ASSERT_TRUE(mpirun);
+  EXPECT_EQ(mpirun->host, "127.0.0.1");
+  EXPECT_EQ(mpirun->local_ranks, 2);
+}
+
+TEST(RankPlace, NamesTheVariableThatMakesNoSense) {
+  EXPECT_MESSAGE(place_in({{"RANK", "two"}, {"WORLD_SIZE", "2"}}), "RANK is 'two'");
+  EXPECT_MESSAGE(place_in({{"RANK", "2"}, {"WORLD_SIZE", "2"}}), "RANK is '2', not a number from 0 to 1");
+  EXPECT_MESSAGE(place_in({{"RANK", "0"}, {"WORLD_SIZE", "0"}}), "WORLD_SIZE is '0'");
+  EXPECT_MESSAGE(place_in({{"OMPI_COMM_WORLD_RANK", "1"},
+                           {"OMPI_COMM_WORLD_SIZE", "4"},
+                           {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}}),
+                 "MASTER_ADDR");
+}
+
+}  // namespace
+}  // namespace blt
