@@ -93,7 +93,13 @@ class Drawing {
     const char* style = "stroke=\"#c03020\" stroke-dasharray=\"4 3\"";
     line(x_of(x), y_of(0), x_of(x), y_of(y), style);
     line(kLeft, y_of(y), x_of(x), y_of(y), style);
-    text(x_of(x) + 6, y_of(y) - 6, "start", fmt::format("{:.4g}, {:.4g}", x, y), " fill=\"#c03020\"");
+    // A curve that rises is neither to the left and above nor to the right and below: the side with more room.
+    const std::string label = fmt::format("{:.4g}, {:.4g}", x, y);
+    const char* red = " fill=\"#c03020\"";
+    if (x > (low_x_ + high_x_) / 2)
+      text(x_of(x) - 8, y_of(y) - 8, "end", label, red);
+    else
+      text(x_of(x) + 8, y_of(y) + 18, "start", label, red);
   }
 
   const Chart& chart_;

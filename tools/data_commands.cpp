@@ -150,16 +150,18 @@ int print_stats(const DataOptions& options) {
   const double mean_patch = count == 0 ? 0 : static_cast<double>(bytes) / static_cast<double>(count);
   if (options.svg) {
     if (!can_patch) require_entropies(run, "--svg");
+    constexpr int64_t kLastBar = 32;
+    const int64_t longest = patches.rbegin()->first;
     Chart chart{
         .title = "Lengths of patches",
-        .subtitle = fmt::format("{} patches of {:.3f} bytes on average; the last bar is all longer ones",
-                                count, mean_patch),
+        .subtitle = fmt::format(
+            "{} patches of {:.3f} bytes on average{}", count, mean_patch,
+            longest > kLastBar ? fmt::format("; the last bar is all of {} bytes or more", kLastBar) : ""),
         .x_name = "bytes of a patch",
         .y_name = "share of the patches",
         .points = {},
         .bars = true};
-    constexpr int64_t kLastBar = 32;
-    std::vector<double> shares(std::min(kLastBar, patches.rbegin()->first), 0.0);
+    std::vector<double> shares(std::min(kLastBar, longest), 0.0);
     for (const auto& [length, times] : patches)
       shares[std::min<size_t>(static_cast<size_t>(length), shares.size()) - 1] +=
           static_cast<double>(times) / static_cast<double>(count);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 #include <iterator>
+#include <set>
 
 #include "blt/base/error.h"
 #include "blt/data/loader.h"
@@ -98,6 +99,75 @@ TEST_F(SameBatches, ForAnyThreadsLiveOrCachedFreshOrResumed) {
       }
       EXPECT_EQ(seen, expected) << threads << " threads" << (cached ? ", cached" : ", live");
     }
+}
+
+using Patch = std::vector<int32_t>;  // its ids
+
+// The patches of a batch, in no order, without those that are a BOS alone.
+void add_patches(const Batch& batch, std::multiset<Patch>& patches) {
+  const int32_t* ids = batch.bytes.const_data_ptr<int32_t>();
+  const int32_t* offsets = batch.patches.offsets.const_data_ptr<int32_t>();
+  for (int64_t p = 0; p < batch.patches.count; ++p) {
+    Patch patch(ids + offsets[p], ids + offsets[p + 1]);
+    if (patch != Patch{kBos}) patches.insert(std::move(patch));
+  }
+}
+
+// Batches of a rank differ from those of one rank alone; what all ranks have consumed together is a beginning of the same text.
+TEST_F(SameBatches, RanksThatHandOverToOtherNumbersOfRanksReadTheTextOfOneLiveOrCached) {
+  config_.sequence_bytes = 300;  // longer than the room in most batches: many are cut
+  size_t generations = 0, cuts = 0;
+  for (uint64_t trial = 0; trial < 6; ++trial) {
+    DataConfig config = config_;
+    if (trial % 2 == 0)
+      config.entropy_cache.mib = 0;
+    else
+      config.entropy_cache.folder = folder_ / "cache";
+    config.threads = static_cast<int64_t>(trial % 3);
+    if (trial >= 4) config.batch_patches.reset();  // a budget of bytes alone
+    const auto loader_of = [&](Share share) {
+      return make_patch_loader(config, Pass::kTraining, make_patcher(patching_),
+                               make_entropies(config, model_, false), {.share = share});
+    };
+    Rng rng(trial, "kill points");
+    std::multiset<Patch> consumed;
+    std::optional<std::string> state;
+    for (int generation = 0; generation < 10; ++generation, ++generations) {
+      const auto ranks = static_cast<int64_t>(1 + rng.below(3));
+      std::vector<StateReader> states;
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        const auto stage = loader_of({.rank = rank, .ranks = ranks});
+        if (state) stage->load(StateReader(*state, "state"));
+        for (uint64_t n = rng.below(15); n > 0; --n) add_patches(*stage->next(), consumed);
+        StateWriter out;
+        stage->save(out);
+        states.emplace_back(out.json(), "state");
+        cuts += states.back().integer("pending_pieces") > 0 ? 1 : 0;
+      }
+      state = hand_over(states).json();
+      EXPECT_LT(state->size(), 8192u) << "a state is small";
+    }
+    // One rank goes on until nothing is missing that another consumed too early.
+    const auto rest = loader_of({});
+    rest->load(StateReader(*state, "state"));
+    for (int i = 0; i < 60; ++i) add_patches(*rest->next(), consumed);
+
+    std::multiset<Patch> expected;
+    PatchStage whole(make_sequences(config, Pass::kTraining), {{0, make_patcher(patching_)}},
+                     make_entropies(config, model_, false), {.block_bytes = 500});
+    while (expected.size() < consumed.size()) {
+      const PatchedSequence sequence = *whole.next();
+      const auto size = static_cast<int64_t>(sequence.ids.size());
+      for (size_t p = 1; p < sequence.starts.size() && expected.size() < consumed.size(); ++p) {
+        const int64_t begin = sequence.starts[p];
+        const int64_t end = p + 1 < sequence.starts.size() ? sequence.starts[p + 1] : size;
+        if (begin < end) expected.emplace(sequence.ids.begin() + begin, sequence.ids.begin() + end);
+      }
+    }
+    EXPECT_GT(consumed.size(), 5000u);
+    EXPECT_EQ(consumed, expected) << "trial " << trial;
+  }
+  EXPECT_GT(cuts, generations / 4) << "ranks should be stopped inside of sequences, too";
 }
 
 TEST_F(SameBatches, PatchesAreThoseOfOneSequenceAtATime) {

@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr size_t kMost = 1 << 22;  // bytes that are read: small archives may hold gigabytes
+constexpr size_t kMost = 1 << 18;  // bytes that are read: small archives may hold gigabytes
 
 std::string read(const std::filesystem::path& path, size_t piece) {
   std::string result;

@@ -68,6 +68,12 @@ TEST_F(BltData, StatsCountDocumentsAndPatches) {
   const std::string svg = content_of(folder_ / "lengths.svg");
   EXPECT_EQ(svg.find("<svg"), 0u);
   EXPECT_NE(svg.find("bytes of a patch"), std::string::npos);
+  EXPECT_EQ(svg.find("the last bar"), std::string::npos) << "there are no longer ones";
+  const ToolResult long_patches =
+      data("stats", "patching.rule.kind=static patching.rule.patch_bytes=40 --svg " + file("long.svg"));
+  ASSERT_EQ(long_patches.exit_code, 0) << long_patches.err;
+  EXPECT_NE(content_of(folder_ / "long.svg").find("the last bar is all of 32 bytes or more"),
+            std::string::npos);
   const ToolResult table = data("stats");
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_NE(table.out.find("documents            200"), std::string::npos) << table.out;
