@@ -8,7 +8,6 @@
 #include "ops/cpu/kernel_type.h"
 #include "ops/dropout_add/check.h"
 #include "ops/dropout_add/cpu_kernel.h"
-#include "ops/dropout_add/random.h"
 
 namespace blt::ops {
 namespace {
@@ -20,7 +19,7 @@ constexpr int64_t kGrain = 16384;  // elements
 Tensor forward(const Tensor& x, const std::optional<Tensor>& residual, double probability, int64_t seed) {
   check_dropout_add(x, residual, probability);
   const auto type = kernel_type(x);
-  // Everything is left out: no random number is below 2^32, but 1 / (1 - probability) is infinite.
+  // Everything is left out: the threshold is no 32-bit number, and the scale is infinite.
   if (probability == 1) return residual ? residual->clone(at::MemoryFormat::Contiguous) : at::zeros_like(x);
   const Tensor x_ = ready(x, type), residual_ = residual ? ready(*residual, type) : Tensor();
   Tensor out = at::empty_like(x_);
@@ -30,7 +29,7 @@ Tensor forward(const Tensor& x, const std::optional<Tensor>& residual, double pr
                           out.data_ptr<T>(),
                           static_cast<T>(1 / (1 - probability)),
                           seed,
-                          dropped_below(probability)};
+                          static_cast<uint32_t>(dropout_threshold(probability))};
     const auto kernel = BLT_KERNEL(dropout_add<T>);
     at::parallel_for(0, out.numel(), kGrain, [&](int64_t first, int64_t last) { kernel(a, first, last); });
   });

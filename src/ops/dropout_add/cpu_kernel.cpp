@@ -39,11 +39,10 @@ inline Vec<double> staying(const Vec<double>& x, uint32_t index, const DropoutKe
 template <class T>
 void dropout_block(const DropoutAdd<T>& a, int64_t first, int64_t last) {
   const DropoutKeys keys = dropout_keys(a.seed, static_cast<uint64_t>(first) >> 32);
-  const auto threshold = static_cast<uint32_t>(a.dropped_below);
   const Vec<T> scale = splat(a.scale);
   for (int64_t i = first; i < last; i += kLanes<T>) {
     const int64_t left = last - i;
-    Vec<T> y = staying(load_some(a.x + i, left), static_cast<uint32_t>(i), keys, threshold) * scale;
+    Vec<T> y = staying(load_some(a.x + i, left), static_cast<uint32_t>(i), keys, a.threshold) * scale;
     if (a.residual != nullptr) y += load_some(a.residual + i, left);
     store_some(a.out + i, y, left);
   }

@@ -14,7 +14,7 @@ struct DropoutAdd {
   T* out;
   T scale;  // of what stays
   int64_t seed;
-  uint64_t dropped_below;
+  uint32_t threshold;  // elements whose random number is below it are left out
 };
 
 // Elements from `first` to `last`.

@@ -62,6 +62,8 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("dropout_add", meta); }
 
 }  // namespace
 
+uint64_t dropout_threshold(double probability) { return static_cast<uint64_t>(probability * 0x1p32); }
+
 void check_dropout_add(const Tensor& x, const OptionalTensor& residual, double probability) {
   TORCH_CHECK(x.is_floating_point(), "dropout_add: x must be floating, got ", x.scalar_type());
   TORCH_CHECK(probability >= 0 && probability <= 1, "dropout_add: the probability lies between 0 and 1, got ",

@@ -5,7 +5,7 @@
 #include "ops/ngram_embedding/cpu_kernel.h"
 
 #include "ops/cpu/simd.h"
-#include "ops/ngram_embedding/split_mix.h"
+#include "ops/split_mix.h"
 
 namespace blt::ops::BLT_ISA {
 namespace {

@@ -1,7 +1,7 @@
 // ngram_ids and ngram_embedding on CUDA.
 #include "ops/cuda/kernel.h"
 #include "ops/ngram_embedding/cuda_kernel.h"
-#include "ops/ngram_embedding/split_mix.h"
+#include "ops/split_mix.h"
 
 namespace blt::ops::BLT_DEVICE {
 namespace {
