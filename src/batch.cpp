@@ -9,8 +9,6 @@
 #include <limits>
 #include <utility>
 
-#include "ops/cpu/ids.h"
-
 namespace blt {
 namespace {
 
@@ -98,13 +96,39 @@ void add_patches(const std::vector<PatchedSequence>& sequences, Batch& batch) {
   batch.readers = segments_over(std::move(readers), /*allow_empty=*/true);
 }
 
+struct Census {
+  bool in_vocabulary = true;
+  int64_t special = 0;  // ids below kByteOffset
+};
+Census census(const int32_t* ids, int64_t count) {
+  constexpr int64_t kLanes = 16;  // side by side, which compilers make vectors of
+  uint32_t outside[kLanes] = {}, special[kLanes] = {};
+  const auto look = [&](int32_t id, int64_t lane) {
+    const auto value = static_cast<uint32_t>(id);
+    outside[lane] |= value | (static_cast<uint32_t>(kVocabulary - 1) - value);  // the sign of one of them
+    special[lane] += static_cast<uint32_t>(id < kByteOffset);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) look(ids[i + lane], lane);
+  for (; i < count; ++i) look(ids[i], 0);
+  Census result;
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    result.in_vocabulary = result.in_vocabulary && outside[lane] >> 31 == 0;
+    result.special += special[lane];
+  }
+  return result;
+}
+
 // Copies a sequence's ids; returns how many of them are bytes.
 int64_t copy_ids(const std::vector<int32_t>& ids, int32_t* to) {
   TORCH_CHECK(!ids.empty() && ids[0] == kBos, "Batch::pack: a sequence starts with BOS");
+  const Census found = census(ids.data(), static_cast<int64_t>(ids.size()));
+  if (!found.in_vocabulary)
+    for (const int32_t id : ids)
+      TORCH_CHECK(id >= 0 && id < kVocabulary, "Batch::pack: id ", id, " is not in the vocabulary of ",
+                  kVocabulary);
   std::copy(ids.begin(), ids.end(), to);
-  const ops::IdCensus found = ops::census(to, static_cast<int64_t>(ids.size()));
-  TORCH_CHECK(found.largest < kVocabulary, "Batch::pack: id ", static_cast<int32_t>(found.largest),
-              " is not in the vocabulary of ", kVocabulary);
   return static_cast<int64_t>(ids.size()) - found.special;
 }
 

@@ -1,7 +1,7 @@
 // Which bytes the space rule counts as space-like. Alone in its header, for the CPU kernel: see src/ops/cpu/simd.h.
 #pragma once
 
-#include <stdint.h>
+#include <cstdint>
 
 namespace blt {
 

@@ -6,14 +6,9 @@
 namespace blt::ops {
 
 void ids_of_bytes(std::string_view bytes, int32_t* ids) {
-  BLT_KERNEL(ids_of_bytes)
-  (reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()), kByteOffset, ids);
-}
-
-IdCensus census(const int32_t* ids, int64_t count) {
-  IdCensus result;
-  BLT_KERNEL(census)(ids, count, kByteOffset, &result.largest, &result.special);
-  return result;
+  const auto kernel = BLT_KERNEL(ids_of_bytes);
+  kernel(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int64_t>(bytes.size()), kByteOffset,
+         ids);
 }
 
 }  // namespace blt::ops
