@@ -89,18 +89,20 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
 std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, const CostContext& context,
                                      const std::optional<fs::path>& checkpoint, bool check) {
   const auto metrics = std::make_shared<LoaderMetrics>(config.data.sources);
-  std::shared_ptr<EntropySource> entropies;
+  std::shared_ptr<EntropySource> entropies, counted;  // counted: those of the training
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     if (models.entropy_model.is_empty())
       throw Error("the patching rule reads entropies, but the model to start from has no entropy model");
-    entropies = make_entropies(config.data, models.entropy_model, rule->reset_at_newline, metrics);
+    const auto cached = make_entropies(config.data, models.entropy_model, rule->reset_at_newline);
+    entropies = cached;
+    counted = cached->counted_in(metrics);
     calibrate_threshold(config, *entropies, check ? 1 << 14 : 1 << 18);
   }
   log_info(fmt::format("Byte Latent Transformer: {}", model_summary(*models.blt, context)));
   const PatchSchedule schedule = make_patch_schedule(config.data, config.patching, entropies.get());
   TrainerParts parts;
   parts.model = trainable(models.blt);
-  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, entropies, {.metrics = metrics});
+  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, counted, {.metrics = metrics});
   parts.metrics = [metrics] { return metrics->take(); };
   if (!config.data.validation.empty())
     parts.valid = [=, data = config.data] {
