@@ -50,8 +50,8 @@ Run load(const DataOptions& options) {
     run.config.patching = read_model_config(*folder).patching;
   EntropyModel model = load_entropy_model(*folder);
   freeze(*model);
-  run.entropies =
-      make_entropies(run.config.data, model, run.config.patching.resets_at_newline(), run.metrics);
+  run.entropies = make_entropies(run.config.data, model, run.config.patching.resets_at_newline())
+                      ->counted_in(run.metrics);
   return run;
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -93,6 +94,7 @@ std::unique_ptr<CacheShard> CacheShard::create(const std::filesystem::path& path
   if (descriptor < 0)
     throw Error(fmt::format("{}: cannot be made: {}", path.string(), std::generic_category().message(errno)));
   std::unique_ptr<CacheShard> shard(new CacheShard(path, descriptor));
+  (void)::flock(descriptor, LOCK_EX);  // is_abandoned(); where there are no locks, nobody asks in vain
   if (!write_exactly(descriptor, &kShardHeader, sizeof kShardHeader, 0))
     throw Error(
         fmt::format("{}: cannot be written: {}", path.string(), std::generic_category().message(errno)));
@@ -112,14 +114,23 @@ std::filesystem::path CacheShard::index_path() const {
   return std::filesystem::path(path_).replace_extension(".index");
 }
 
-void CacheShard::read_index(const Found& found) {
+bool CacheShard::read_header() {
+  FileHeader header{};
+  if (!read_exactly(descriptor_, &header, sizeof header, 0) ||
+      std::memcmp(&header, &kShardHeader, sizeof header) != 0)
+    return false;
+  end_ = sizeof header;
+  return true;
+}
+
+CacheShard::Places CacheShard::read_index() {
   const int descriptor = ::open(index_path().c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return;
+  if (descriptor < 0) return {};
   std::string content(file_size(descriptor), '\0');
   const bool is_read = read_exactly(descriptor, content.data(), content.size(), 0);
   ::close(descriptor);
   IndexHeader header{};
-  if (!is_read || content.size() < sizeof header + sizeof(uint64_t)) return;
+  if (!is_read || content.size() < sizeof header + sizeof(uint64_t)) return {};
   std::memcpy(&header, content.data(), sizeof header);
   const size_t room = content.size() - sizeof header - sizeof(uint64_t);
   uint64_t check = 0;
@@ -128,31 +139,46 @@ void CacheShard::read_index(const Found& found) {
       room / sizeof(IndexEntry) != header.count ||
       check != checksum(content.data(), content.size() - sizeof check) ||
       header.shard_size > file_size(descriptor_) || header.shard_size < end_)
-    return;
+    return {};
+  Places places;
   for (uint64_t i = 0; i < header.count; ++i) {
     IndexEntry entry{};
     std::memcpy(&entry, content.data() + sizeof header + i * sizeof entry, sizeof entry);
-    found(entry.key, entry.offset);
+    places.emplace_back(entry.key, entry.offset);
   }
   end_ = header.shard_size;
+  return places;
 }
 
-void CacheShard::scan(const Found& found) {
+CacheShard::Places CacheShard::read_records() {
   const uint64_t size = file_size(descriptor_);
-  if (end_ == 0) {
-    FileHeader header{};
-    if (!read_exactly(descriptor_, &header, sizeof header, 0) ||
-        std::memcmp(&header, &kShardHeader, sizeof header) != 0)
-      return;
-    end_ = sizeof header;
-    read_index(found);
-  }
+  Places places;
   RecordHeader record{};
   while (end_ + sizeof record <= size && read_exactly(descriptor_, &record, sizeof record, end_) &&
          record.header_check == record.expected_header_check() && end_ + record.record_size() <= size) {
-    found(record.key, end_);
+    places.emplace_back(record.key, end_);
     end_ += record.record_size();
   }
+  return places;
+}
+
+void CacheShard::scan(const Found& found) {
+  const bool is_first = end_ == 0;
+  if (is_first && !read_header()) return;
+  Places places;
+  if (is_first) places = read_index();
+  const Places beyond = read_records();
+  places.insert(places.end(), beyond.begin(), beyond.end());
+  for (const auto& [key, offset] : places) found(key, offset);
+  if (is_first && !beyond.empty() && is_abandoned()) write_index(places);
+}
+
+// Whether nobody appends any more. The kernel gives up a writer's lock when it ends, however it does. One that is not seen, on a file
+// system without locks, does no harm: an index may cover less than its file.
+bool CacheShard::is_abandoned() const {
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) return false;
+  ::flock(descriptor_, LOCK_UN);
+  return true;
 }
 
 std::optional<std::vector<float>> CacheShard::read(uint64_t offset, const EntropyKey& key,
@@ -186,13 +212,15 @@ std::optional<uint64_t> CacheShard::append(const EntropyKey& key, std::span<cons
   return offset;
 }
 
-void CacheShard::seal() noexcept {
+void CacheShard::seal() noexcept { write_index(written_); }
+
+void CacheShard::write_index(const Places& places) const noexcept {
   try {
-    IndexHeader header{.file = kIndexHeader, .shard_size = end_, .count = written_.size()};
-    std::string content(sizeof header + written_.size() * sizeof(IndexEntry), '\0');
+    const IndexHeader header{.file = kIndexHeader, .shard_size = end_, .count = places.size()};
+    std::string content(sizeof header + places.size() * sizeof(IndexEntry), '\0');
     std::memcpy(content.data(), &header, sizeof header);
-    for (size_t i = 0; i < written_.size(); ++i) {
-      const IndexEntry entry{.key = written_[i].first, .offset = written_[i].second};
+    for (size_t i = 0; i < places.size(); ++i) {
+      const IndexEntry entry{.key = places[i].first, .offset = places[i].second};
       std::memcpy(content.data() + sizeof header + i * sizeof entry, &entry, sizeof entry);
     }
     const uint64_t check = checksum(content.data(), content.size());

@@ -27,7 +27,7 @@ class CacheShard {
 
   using Found = std::function<void(const EntropyKey& key, uint64_t offset)>;
   // Calls `found` for the records that have come since the last scan, by the index beside the file where there is one. Ends at the
-  // first that is damaged or not whole (yet).
+  // first that is damaged or not whole (yet). The first scan writes the index of a file whose writer was killed before it did.
   void scan(const Found& found);
 
   // What is at `offset`; nullopt when that is no whole record of this key and count.
@@ -35,21 +35,27 @@ class CacheShard {
 
   // Returns the record's offset; nullopt when it cannot be written: then the file is as it was.
   std::optional<uint64_t> append(const EntropyKey& key, std::span<const float> entropies);
-  // Writes the index. Nothing is appended after it.
+  // Writes the index of what was appended. Nothing is appended after it.
   void seal() noexcept;
 
   uint64_t size() const { return end_; }
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  using Places = std::vector<std::pair<EntropyKey, uint64_t>>;  // keys and offsets
+
   CacheShard(std::filesystem::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
-  void read_index(const Found& found);
+  bool read_header();
+  Places read_index();    // empty where there is none
+  Places read_records();  // from end_ on
+  void write_index(const Places& places) const noexcept;
+  bool is_abandoned() const;
   std::filesystem::path index_path() const;
 
   std::filesystem::path path_;
   int descriptor_;
   uint64_t end_ = 0;  // up to where records were scanned or written; 0: not even the header
-  std::vector<std::pair<EntropyKey, uint64_t>> written_;  // by this process
+  Places written_;    // by this process
 };
 
 }  // namespace blt

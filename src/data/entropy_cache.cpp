@@ -54,12 +54,15 @@ std::shared_ptr<EntropyCache> EntropyCache::on_disk(const std::filesystem::path&
 }
 
 CachedEntropies::CachedEntropies(std::shared_ptr<EntropySource> source, std::string identity,
-                                 std::shared_ptr<EntropyCache> cache, std::shared_ptr<LoaderMetrics> metrics)
-    : source_(std::move(source)),
-      identity_(std::move(identity)),
-      cache_(std::move(cache)),
-      metrics_(std::move(metrics)) {
+                                 std::shared_ptr<EntropyCache> cache)
+    : source_(std::move(source)), identity_(std::move(identity)), cache_(std::move(cache)) {
   TORCH_CHECK(source_ && cache_, "CachedEntropies: no source, or no cache");
+}
+
+std::shared_ptr<CachedEntropies> CachedEntropies::counted_in(std::shared_ptr<LoaderMetrics> metrics) const {
+  auto result = std::make_shared<CachedEntropies>(source_, identity_, cache_);
+  result->metrics_ = std::move(metrics);
+  return result;
 }
 
 std::vector<std::vector<float>> CachedEntropies::entropies(std::span<const std::vector<int32_t>> sequences) {

@@ -14,7 +14,6 @@
 #include "blt/base/error.h"
 #include "blt/base/log.h"
 #include "blt/data/documents.h"
-#include "blt/data/entropy_cache.h"
 #include "blt/data/mix.h"
 #include "blt/data/pack.h"
 #include "blt/data/prefetch.h"
@@ -91,7 +90,7 @@ class Loader : public Stage<Batch> {
 
   std::optional<Batch> next() override {
     if (!metrics_) return prefetch_.next();
-    metrics_->batches_ready = prefetch_.ready();
+    metrics_->batches_ready.look(prefetch_.ready());
     const auto start = std::chrono::steady_clock::now();
     std::optional<Batch> batch = prefetch_.next();
     metrics_->waited_nanoseconds +=
@@ -194,9 +193,8 @@ StateWriter hand_over(std::span<const StateReader> states) {
   return pack;
 }
 
-std::shared_ptr<EntropySource> make_entropies(const DataConfig& config, EntropyModel model,
-                                              bool reset_at_newline,
-                                              const std::shared_ptr<LoaderMetrics>& metrics) {
+std::shared_ptr<CachedEntropies> make_entropies(const DataConfig& config, EntropyModel model,
+                                                bool reset_at_newline) {
   constexpr int64_t kDefaultMemoryMib = 1024;
   const auto source = std::make_shared<EntropyModelSource>(
       std::move(model), EntropyModelSource::Options{.reset_at_newline = reset_at_newline,
@@ -206,7 +204,7 @@ std::shared_ptr<EntropySource> make_entropies(const DataConfig& config, EntropyM
   const std::shared_ptr<EntropyCache> cache =
       kept.folder ? EntropyCache::on_disk(*kept.folder, most)
                   : EntropyCache::in_memory(most.value_or(kDefaultMemoryMib << 20));
-  return std::make_shared<CachedEntropies>(source, source->identity(), cache, metrics);
+  return std::make_shared<CachedEntropies>(source, source->identity(), cache);
 }
 
 std::vector<CalibrationSequence> EntropySample::sequences() const {

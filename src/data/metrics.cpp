@@ -25,6 +25,10 @@ std::vector<std::pair<std::string, double>> LoaderMetrics::take() {
     if (bytes > 0 && time > 0)
       result.emplace_back(name, 1e9 * static_cast<double>(bytes) / static_cast<double>(time));
   };
+  const auto mean = [&](const std::string& name, const Depth& depth) {
+    const int64_t sum = since_last(name, depth.sum);
+    share(name, sum, since_last(name + ".looks", depth.looks));
+  };
   result.emplace_back("wait_s", 1e-9 * static_cast<double>(since_last("wait", waited_nanoseconds)));
   rate("read_bytes_per_s", read);
   rate("entropy_bytes_per_s", entropy);
@@ -36,8 +40,8 @@ std::vector<std::pair<std::string, double>> LoaderMetrics::take() {
   share("mean_patch_bytes", bytes, since_last("patches", patches));
   const int64_t unused = since_last("unused", unused_millionths);
   share("unused_budget", unused, 1000000 * since_last("batches", batches));
-  result.emplace_back("blocks_ready", static_cast<double>(blocks_ready));
-  result.emplace_back("batches_ready", static_cast<double>(batches_ready));
+  mean("blocks_ready", blocks_ready);
+  mean("batches_ready", batches_ready);
   for (const Source& source : sources) {
     result.emplace_back(source.name + "_documents", static_cast<double>(source.documents));
     result.emplace_back(source.name + "_epochs", static_cast<double>(source.epochs));

@@ -108,7 +108,7 @@ PatchStage::PatchStage(std::unique_ptr<Stage<Sequence>> input, PatchSchedule sch
       metrics_(std::move(metrics)) {}
 
 std::optional<PatchedSequence> PatchStage::next() {
-  if (metrics_) metrics_->blocks_ready = ready();
+  if (metrics_) metrics_->blocks_ready.look(ready());
   return BlockStage::next();
 }
 

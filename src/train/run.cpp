@@ -105,11 +105,13 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
                                      const std::optional<fs::path>& checkpoint, bool check,
                                      const std::shared_ptr<Group>& group) {
   const auto metrics = std::make_shared<LoaderMetrics>(config.data.sources);
-  std::shared_ptr<EntropySource> entropies;
+  std::shared_ptr<EntropySource> entropies, counted;  // counted: those of the training
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     if (models.entropy_model.is_empty())
       throw Error("the patching rule reads entropies, but the model to start from has no entropy model");
-    entropies = make_entropies(config.data, models.entropy_model, rule->reset_at_newline, metrics);
+    const auto cached = make_entropies(config.data, models.entropy_model, rule->reset_at_newline);
+    entropies = cached;
+    counted = cached->counted_in(metrics);
     calibrate_threshold(config, *entropies, check ? 1 << 14 : 1 << 18);
   }
   log_info(fmt::format("Byte Latent Transformer: {}", model_summary(*models.blt, context)));
@@ -117,7 +119,7 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
   TrainerParts parts = shared_parts(config, group);
   parts.model = trainable(models.blt);
   const Share share{group->rank(), group->size()};
-  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, entropies,
+  parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, counted,
                                   {.share = share, .metrics = metrics});
   parts.metrics = [metrics] { return metrics->take(); };
   if (!config.data.validation.empty())

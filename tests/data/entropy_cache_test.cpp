@@ -7,11 +7,13 @@
 
 #include <csignal>
 #include <cstring>
+#include <iostream>
 #include <set>
 #include <thread>
 
 #include "blt/base/files.h"
 #include "blt/base/rng.h"
+#include "data/cache_shard.h"
 #include "fakes.h"
 #include "message.h"
 #include "temporary_folder.h"
@@ -144,7 +146,7 @@ TEST(DiskEntropyCache, AFlippedBitIsNeverUsedAndIsComputedAgain) {
   const std::string whole = read_file(shard), whole_index = read_file(index);
   testing::internal::CaptureStderr();  // warnings
   for (const bool indexed : {false, true})
-    for (size_t damage = 16; damage < whole.size(); damage += indexed ? 11 : 1) {
+    for (size_t damage = 16; damage < whole.size(); damage += indexed ? 11 : 3) {
       std::string damaged = whole;
       damaged[damage] = static_cast<char>(damaged[damage] ^ 1 << damage % 8);
       folder.write(shard.filename(), damaged);
@@ -227,26 +229,101 @@ TEST(DiskEntropyCache, ThreadsMayShareOne) {
 // The process writes until it is killed.
 [[noreturn]] void write_for_ever(const fs::path& folder, uint64_t first) {
   const auto cache = EntropyCache::on_disk(folder);
-  for (uint64_t i = first;; ++i) add(*cache, i % 100000);
+  for (uint64_t i = first;; ++i) add(*cache, i);
 }
 
-TEST(DiskEntropyCache, ProcessesThatAreKilledLeaveNothingWrong) {
+int count_files(const fs::path& folder, const std::string& extension) {
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) count += entry.path().extension() == extension;
+  return count;
+}
+
+TEST(DiskEntropyCache, AHundredWritersThatAreKilledLeaveNothingWrong) {
   const TemporaryFolder folder;
   Rng rng(1, "kill");
-  for (int round = 0; round < 10; ++round) {
+  constexpr int kWriters = 100;
+  constexpr uint64_t kNumbers = 1000000;  // more than a pair of writers comes to add
+  for (int killed = 0; killed < kWriters; killed += 2) {
     std::vector<pid_t> processes;
-    for (int p = 0; p < 3; ++p) {
+    for (int p = 0; p < 2; ++p) {
       const pid_t process = ::fork();
-      if (process == 0) write_for_ever(folder.path(), rng.below(1000));
+      if (process == 0) write_for_ever(folder.path(), kNumbers * static_cast<uint64_t>(killed));
       processes.push_back(process);
     }
-    ::usleep(static_cast<useconds_t>(rng.below(20000)));
+    // All of them write when the first is killed.
+    while (count_files(folder.path(), ".entropies") < killed + 2) ::usleep(100);
     for (const pid_t process : processes) {
+      ::usleep(static_cast<useconds_t>(rng.below(5000)));
       ::kill(process, SIGKILL);
-      ::waitpid(process, nullptr, 0);
+      int status = 0;
+      ::waitpid(process, &status, 0);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     }
   }
-  EXPECT_GT(count_of(*EntropyCache::on_disk(folder.path()), 2000), 20) << "the test should find something";
+  int cut = 0;
+  for (const auto& entry : fs::directory_iterator(folder.path())) {
+    if (entry.path().extension() != ".entropies") continue;
+    const auto shard = CacheShard::open(entry.path());
+    shard->scan([](const EntropyKey&, uint64_t) {});
+    cut += shard->size() < fs::file_size(entry.path()) ? 1 : 0;
+  }
+  EXPECT_GT(cut, 0) << "some should be killed inside a record";
+  const auto cache = EntropyCache::on_disk(folder.path());
+  uint64_t found = 0;
+  for (uint64_t pair = 0; pair < kWriters; pair += 2)
+    for (uint64_t i = 0; has(*cache, kNumbers * pair + i); ++i) ++found;
+  EXPECT_GT(found, 1000u);
+  std::cout << found << " entries, none wrong; " << cut << " of " << kWriters
+            << " files end inside a record\n";
+}
+
+// A process that has added the numbers from `first` on, `count` of them, and waits to be killed.
+pid_t waiting_writer(const fs::path& folder, uint64_t first, uint64_t count) {
+  int done[2] = {};
+  EXPECT_EQ(::pipe(done), 0);
+  const pid_t process = ::fork();
+  if (process == 0) {
+    const auto cache = EntropyCache::on_disk(folder);
+    for (uint64_t i = first; i < first + count; ++i) add(*cache, i);
+    (void)!::write(done[1], "", 1);
+    while (true) ::pause();
+  }
+  char byte = 0;
+  EXPECT_EQ(::read(done[0], &byte, 1), 1);
+  ::close(done[0]);
+  ::close(done[1]);
+  return process;
+}
+void kill_writer(pid_t process) {
+  ::kill(process, SIGKILL);
+  ::waitpid(process, nullptr, 0);
+}
+
+TEST(DiskEntropyCache, TheIndexOfAKilledWriterIsWrittenByTheNextReader) {
+  const TemporaryFolder folder;
+  kill_writer(waiting_writer(folder.path(), 0, 20));
+  const fs::path shard = only_file(folder.path(), ".entropies");
+  folder.write(shard.filename(), read_file(shard) + "the beginning of a record that was never finished");
+  EXPECT_EQ(count_files(folder.path(), ".index"), 0);
+  EXPECT_EQ(count_of(*EntropyCache::on_disk(folder.path()), 20), 20);
+  EXPECT_EQ(only_file(folder.path(), ".index").stem(), shard.stem());
+  // It is read from then on: a scan would end at a first record that is damaged.
+  std::string damaged = read_file(shard);
+  damaged[16] = static_cast<char>(damaged[16] ^ 1);
+  folder.write(shard.filename(), damaged);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(count_of(*EntropyCache::on_disk(folder.path()), 20), 19);
+  testing::internal::GetCapturedStderr();
+}
+
+TEST(DiskEntropyCache, AWriterThatLivesWritesItsIndexItself) {
+  const TemporaryFolder folder;
+  const pid_t writer = waiting_writer(folder.path(), 0, 20);
+  EXPECT_EQ(count_of(*EntropyCache::on_disk(folder.path()), 20), 20);
+  EXPECT_EQ(count_files(folder.path(), ".index"), 0);
+  kill_writer(writer);
+  EXPECT_EQ(count_of(*EntropyCache::on_disk(folder.path()), 20), 20);
+  EXPECT_EQ(count_files(folder.path(), ".index"), 1);
 }
 
 TEST(CachedEntropies, GiveWhatTheSourceGives) {

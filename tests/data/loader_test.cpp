@@ -78,14 +78,18 @@ TEST_F(Loader, EntropiesOfAPassAreComputedOnce) {
   config.threads = 1;                // two may compute a sequence at the same time
   auto source = std::make_shared<FakeEntropies>();
   const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
-  const auto cached =
-      std::make_shared<CachedEntropies>(source, "fake", EntropyCache::in_memory(1 << 20), metrics);
-  const auto loader =
-      make_patch_loader(config, Pass::kTraining, make_patcher({rule, {}}), cached, {.metrics = metrics});
+  const CachedEntropies cached(source, "fake", EntropyCache::in_memory(1 << 20));
+  auto loader = make_patch_loader(config, Pass::kTraining, make_patcher({rule, {}}),
+                                  cached.counted_in(metrics), {.metrics = metrics});
   take(*loader, 100);
   EXPECT_EQ(source->num_sequences, 40);
   EXPECT_EQ(metrics->cache_misses, 40);
   EXPECT_GT(metrics->cache_hits, 100);
+  loader.reset();  // it runs ahead
+  const int64_t hits = metrics->cache_hits;
+  take(*make_patch_loader(config, Pass::kTraining, make_patcher({rule, {}}), cached.counted_in(nullptr)), 10);
+  EXPECT_EQ(source->num_sequences, 40) << "the cache is the same";
+  EXPECT_EQ(metrics->cache_hits, hits) << "but not who counts";
 }
 
 TEST_F(Loader, CountsWhatItDoes) {
@@ -98,11 +102,35 @@ TEST_F(Loader, CountsWhatItDoes) {
   for (const char* name : {"read_bytes_per_s", "patch_bytes_per_s", "pack_bytes_per_s"})
     EXPECT_GT(numbers[name], 0) << name;
   EXPECT_GE(numbers["wait_s"], 0);
+  ASSERT_TRUE(numbers.contains("blocks_ready") && numbers.contains("batches_ready"));
+  EXPECT_LE(numbers["batches_ready"], static_cast<double>(config.prefetch));
   EXPECT_GT(numbers["mean_patch_bytes"], 4);
   EXPECT_LT(numbers["mean_patch_bytes"], 9);
   EXPECT_GE(numbers["source0_documents"], 150);
   EXPECT_GE(numbers["source0_epochs"], 3);
   EXPECT_EQ(numbers["source0_skipped"], 0);
+}
+
+TEST(LoaderMetrics, GivesRatesSharesAndMeansOfWhatHappenedSinceTheLastTime) {
+  LoaderMetrics metrics({});
+  const auto taken = [&] {
+    std::map<std::string, double> numbers;
+    for (const auto& [name, value] : metrics.take()) numbers[name] = value;
+    return numbers;
+  };
+  metrics.read.add(3000, std::chrono::milliseconds(2));
+  metrics.batches_ready.look(2);
+  metrics.batches_ready.look(4);
+  metrics.cache_hits = 1;
+  metrics.cache_misses = 3;
+  const auto first = taken();
+  EXPECT_DOUBLE_EQ(first.at("read_bytes_per_s"), 1.5e6);
+  EXPECT_DOUBLE_EQ(first.at("batches_ready"), 3);
+  EXPECT_DOUBLE_EQ(first.at("cache_hits"), 0.25);
+  metrics.batches_ready.look(0);
+  const auto second = taken();
+  EXPECT_DOUBLE_EQ(second.at("batches_ready"), 0);
+  EXPECT_FALSE(second.contains("read_bytes_per_s") || second.contains("cache_hits")) << "nothing happened";
 }
 
 TEST_F(Loader, PatchesGrowAsTheScheduleSays) {

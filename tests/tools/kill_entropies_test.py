@@ -1,15 +1,22 @@
-"""Kills processes that write the entropy cache, at random moments, and checks that what they left never changes a patch.
+"""Kills processes while they write the entropy cache, and checks that what they left never changes a patch.
 
     python kill_entropies_test.py BIN_DIR [KILLS]
+
+A round starts one or two writers, waits until each has written its first record, then kills them at a random moment of what would be
+left to write. Every few rounds a copy of the cache is read, so that reading does not complete what the next writers find.
 """
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+
+HEADER = 16  # bytes of a file of the cache before its first record
+ROUNDS_A_CHECK = 5
 
 CONFIG = """
 output: out
@@ -33,6 +40,17 @@ model:
 """
 
 
+def written(folder):
+    """Files of the cache that have a record, and the bytes of all."""
+    sizes = [file.stat().st_size for file in pathlib.Path(folder).glob("*.entropies")]
+    return sum(size > HEADER for size in sizes), sum(sizes)
+
+
+def wait_for_records(folder, files, processes):
+    while written(folder)[0] < files and any(process.poll() is None for process in processes):
+        time.sleep(0.001)
+
+
 def main():
     binaries = pathlib.Path(sys.argv[1])
     kills = int(sys.argv[2]) if len(sys.argv) > 2 else 10
@@ -48,39 +66,53 @@ def main():
         def tool(name, *arguments):
             return [str(binaries / name), *arguments]
 
+        def fill(cache):
+            return subprocess.Popen(tool("blt_data", "entropies", "run.yaml", "--model", "out/entropy_model/latest",
+                                         f"data.entropy_cache.folder={cache}"), stderr=subprocess.DEVNULL)
+
         def patches(cache):
-            """Every patch of the first 300,000 bytes of training text."""
-            command = tool("blt_data", "inspect", "run.yaml", "--model", "out/entropy_model/latest", *cache)
+            """Every patch of the first 300,000 bytes of training text, and the warnings."""
+            command = tool("blt_data", "inspect", "run.yaml", "--model", "out/entropy_model/latest", cache)
             result = subprocess.run(command, capture_output=True, check=True)
             return result.stdout, result.stderr
 
         subprocess.run(tool("blt_train", "run.yaml", "model=null"), check=True, capture_output=True)
-        fill = tool("blt_data", "entropies", "run.yaml", "--model", "out/entropy_model/latest", "data.entropy_cache.folder=cache")
-        expected, _ = patches(["data.entropy_cache.mib=0"])
+        expected, _ = patches("data.entropy_cache.mib=0")
         assert expected.count(b"|") > 10000, "the model should cut something"
 
+        whole = fill("whole")
+        wait_for_records("whole", 1, [whole])
         start = time.monotonic()
-        whole = tool("blt_data", "entropies", "run.yaml", "--model", "out/entropy_model/latest", "data.entropy_cache.folder=whole")
-        subprocess.run(whole, check=True, capture_output=True)
-        duration = time.monotonic() - start
-        killed = 0
+        assert whole.wait() == 0
+        duration = time.monotonic() - start  # from the first record to the last
+        _, whole_bytes = written("whole")
+
+        cache = pathlib.Path("cache")
+        cache.mkdir()
+        while_writing = 0
         for kill in range(kills):
-            processes = [subprocess.Popen(fill, stderr=subprocess.DEVNULL) for _ in range(1 + kill % 2)]
-            time.sleep(rng.uniform(0.1, 1.0) * duration)
+            files, bytes_there = written(cache)
+            processes = [fill(cache) for _ in range(1 + kill % 2)]
+            wait_for_records(cache, files + len(processes), processes)
+            time.sleep(rng.random() * duration * max(0.0, 1 - bytes_there / whole_bytes))
+            before = written(cache)[1]
             for process in processes:
                 process.send_signal(signal.SIGKILL)
-                killed += process.wait() == -signal.SIGKILL
-            if kill % 5 == 4 or kill == kills - 1:
-                found, warnings = patches(["data.entropy_cache.folder=cache"])
-                assert found == expected, f"after {kill + 1} kills, patches are others"
-                assert b"damaged" not in warnings, warnings
-            if kill % 20 == 19:  # so that there is something to write again
-                for file in pathlib.Path("cache").iterdir():
-                    if rng.random() < 0.7:
-                        file.unlink()
-        assert killed > kills // 3, f"only {killed} processes were killed before they were done"
-        assert any(pathlib.Path("cache").glob("*.entropies"))
-        print(f"{killed} processes killed, every patch as without a cache")
+            killed = [process.wait() == -signal.SIGKILL for process in processes]
+            while_writing += all(killed) and before > bytes_there
+            if kill % ROUNDS_A_CHECK != ROUNDS_A_CHECK - 1 and kill != kills - 1:
+                continue
+            shutil.copytree(cache, "copy")
+            found, warnings = patches("data.entropy_cache.folder=copy")
+            assert found == expected, f"after {kill + 1} kills, patches are others"
+            assert b"damaged" not in warnings, warnings
+            shutil.rmtree("copy")
+            for file in cache.glob("*.entropies"):  # so that there is something to write again
+                if rng.random() < 0.6:
+                    file.unlink()
+                    file.with_suffix(".index").unlink(missing_ok=True)
+        assert while_writing > 0.8 * kills, f"only {while_writing} of {kills} rounds killed all their processes while they wrote"
+        print(f"{kills} rounds, in {while_writing} of them every process was killed while it wrote; every patch as without a cache")
 
 
 main()

@@ -49,9 +49,11 @@ class EntropyCache {
 // A cache in front of what computes entropies. Thread-safe.
 class CachedEntropies : public EntropySource {
  public:
-  // identity: of `source`. metrics: where hits and misses are counted; may be null.
+  // identity: of `source`. What it finds is counted nowhere.
   CachedEntropies(std::shared_ptr<EntropySource> source, std::string identity,
-                  std::shared_ptr<EntropyCache> cache, std::shared_ptr<LoaderMetrics> metrics = nullptr);
+                  std::shared_ptr<EntropyCache> cache);
+  // The same source and cache for one that counts its hits and misses in `metrics`: the training, say, and not its validation.
+  std::shared_ptr<CachedEntropies> counted_in(std::shared_ptr<LoaderMetrics> metrics) const;
 
   std::vector<std::vector<float>> entropies(std::span<const std::vector<int32_t>> sequences) override;
   // Always computed: the cache holds no nll.
@@ -61,7 +63,7 @@ class CachedEntropies : public EntropySource {
   std::shared_ptr<EntropySource> source_;
   std::string identity_;
   std::shared_ptr<EntropyCache> cache_;
-  std::shared_ptr<LoaderMetrics> metrics_;
+  std::shared_ptr<LoaderMetrics> metrics_ = nullptr;
 };
 
 }  // namespace blt

@@ -16,6 +16,7 @@
 
 #include "blt/batch.h"
 #include "blt/data/data_config.h"
+#include "blt/data/entropy_cache.h"
 #include "blt/data/entropy_model_source.h"
 #include "blt/data/entropy_source.h"
 #include "blt/data/metrics.h"
@@ -61,10 +62,9 @@ std::unique_ptr<Stage<Batch>> make_patch_loader(const DataConfig& config, Pass p
 // on where those stopped, and every sequence is read once. Throws blt::Error when the states are not those of all ranks of one run.
 StateWriter hand_over(std::span<const StateReader> states);
 
-// The entropy model behind the cache that the config asks for. metrics: where its hits are counted; may be null.
-std::shared_ptr<EntropySource> make_entropies(const DataConfig& config, EntropyModel model,
-                                              bool reset_at_newline,
-                                              const std::shared_ptr<LoaderMetrics>& metrics = nullptr);
+// The entropy model behind the cache that the config asks for.
+std::shared_ptr<CachedEntropies> make_entropies(const DataConfig& config, EntropyModel model,
+                                                bool reset_at_newline);
 
 // The first `sample_bytes` bytes of the training text in its shuffled order, with their entropies.
 struct EntropySample {

@@ -28,6 +28,15 @@ class LoaderMetrics {
       nanoseconds += time.count();
     }
   };
+  // How much waits in a queue, looked at whenever the queue is asked for something.
+  struct Depth {
+    std::atomic<int64_t> sum{0}, looks{0};
+
+    void look(int64_t waiting) {
+      sum += waiting;
+      ++looks;
+    }
+  };
   struct Source {
     std::string name;
     std::atomic<int64_t> documents{0};  // begun in all epochs, those before a resume too
@@ -46,9 +55,9 @@ class LoaderMetrics {
   std::atomic<int64_t> patched_bytes{0}, patches{0};    // text bytes, and patches without the BOS patches
   std::atomic<int64_t> batches{0},
       unused_millionths{0};  // of batches, the sum of the shares of their budget that stayed unused
-  std::atomic<int64_t> waited_nanoseconds{0};              // that the trainer waited for batches
-  std::atomic<int64_t> blocks_ready{0}, batches_ready{0};  // when the trainer last asked for a batch
-  std::deque<Source> sources;                              // those of the config, in their order
+  std::atomic<int64_t> waited_nanoseconds{0};  // that the trainer waited for batches
+  Depth blocks_ready, batches_ready;  // patched, and packed: what the next stage, or the trainer, finds
+  std::deque<Source> sources;         // those of the config, in their order
 
   // Runs f(), which deals with `num_bytes` bytes, and counts it as `work`, unless nobody counts: then metrics is null.
   template <class F>
@@ -60,8 +69,8 @@ class LoaderMetrics {
     return result;
   }
 
-  // Numbers with their names, as they go to metrics.jsonl (docs/formats.md). Rates, shares and times are of what happened since the
-  // last call. Those of which nothing happened are left out. One thread may call it.
+  // Numbers with their names, as they go to metrics.jsonl (docs/formats.md). Rates, shares, times and means are of what happened since
+  // the last call. Those of which nothing happened are left out. One thread may call it.
   std::vector<std::pair<std::string, double>> take();
 
  private:
