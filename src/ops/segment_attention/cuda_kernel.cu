@@ -335,7 +335,8 @@ struct GradientOfKv {
 // Every group of lanes takes kOwners neighbouring owner rows of one head, whatever segments they are of; heads first, so that a warp's groups
 // go through the same segments. Owners of long segments are left to long_segments.
 template <template <class, int> class Sum, class T, int kLanes>
-__global__ void __launch_bounds__(kThreads, 2) short_segments(typename Sum<T, kLanes>::Parameters parameters) {
+__global__ void __launch_bounds__(kThreads, 2)
+    short_segments(typename Sum<T, kLanes>::Parameters parameters) {
   using S = Sum<T, kLanes>;
   const SegmentAttention& a = S::attention(parameters);
   const int64_t unit = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
