@@ -15,7 +15,8 @@ int64_t random_seed() {
   return static_cast<int64_t>(at::check_generator<at::CPUGeneratorImpl>(generator)->random64());
 }
 
-at::Tensor module_dropout(const at::Tensor& x, double probability, bool training, const at::Tensor& residual) {
+at::Tensor module_dropout(const at::Tensor& x, double probability, bool training,
+                          const at::Tensor& residual) {
   if (training && probability > 0) return ops::dropout_add(x, probability, random_seed(), residual);
   return residual.defined() ? residual + x : x;
 }

@@ -11,6 +11,7 @@ namespace blt {
 int64_t random_seed();
 
 // residual + x, or x alone when residual is undefined, with dropout of x where `probability` is not 0.
-at::Tensor module_dropout(const at::Tensor& x, double probability, bool training, const at::Tensor& residual = {});
+at::Tensor module_dropout(const at::Tensor& x, double probability, bool training,
+                          const at::Tensor& residual = {});
 
 }  // namespace blt
