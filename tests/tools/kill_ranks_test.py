@@ -77,7 +77,7 @@ def checkpoints(output):
 
 
 def main():
-    program = str(pathlib.Path(sys.argv[1]) / "blt_train")
+    program = str(pathlib.Path(sys.argv[1]).resolve() / "blt_train")
     kills = int(sys.argv[2]) if len(sys.argv) > 2 else 10
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     choose = random.Random(seed)
