@@ -1,6 +1,5 @@
 // blt_train with several ranks, as a user starts, stops and kills it.
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "tools/run_tool.h"
+#include "tools/train_run.h"
 
 namespace blt {
 namespace {
@@ -19,58 +18,21 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-class BltTrainRanks : public ToolTest {
+class BltTrainRanks : public TrainRunTest {
  protected:
-  BltTrainRanks() {
+  BltTrainRanks()
+      : TrainRunTest({.entropy_steps = "6",
+                      .steps = "8",
+                      .data = "  threads: 1\n",
+                      .more = "parallel: {bucket_mib: 0.01}\n"}) {
     setenv("OMP_NUM_THREADS", "1", 1);
-    std::string text;
-    for (int i = 0; i < 400; ++i)
-      text += "line " + std::to_string(i * 7919 % 1000) + (i % 3 == 0 ? " of the text\n" : " and so on, ");
-    write_content(folder_ / "train.txt", text);
-    write_content(folder_ / "valid.txt", text.substr(0, 600));
-    write_content(folder_ / "run.yaml", R"(
-output: out
-data:
-  sources: [{paths: [train.txt]}]
-  validation: [{paths: [valid.txt]}]
-  sequence_bytes: 128
-  batch_bytes: 256
-  shuffle_sequences: 8
-  threads: 1
-entropy_model:
-  kind: train
-  model: {dim: 16, layers: 1, heads: 2, window: 16, ffn_dim: 32, dropout: 0.1}
-  train: {steps: 6, log_every: 1, schedule: {kind: cosine, warmup: 2}}
-patching: {rule: {kind: entropy, mean_patch_bytes: 4}}
-model:
-  local_dim: 16
-  window: 32
-  ngram: {sizes: [3, 4], rows: 500, dropout: 0.1}
-  local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
-  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64, dropout: 0.1}
-  local_decoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
-train: {steps: 8, accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2, decay: 0.5}}
-parallel: {bucket_mib: 0.01}
-)");
   }
 
-  std::string file(const std::string& name) const { return (folder_ / name).string(); }
-  ToolResult train(const std::string& output, const std::string& more) const {
-    return run("blt_train", file("run.yaml") + " output=" + file(output) + " " + more);
-  }
-
-  // The program under way; its standard error goes to the file `log`.
   pid_t start(const std::string& output, const std::string& more) const {
-    const std::string command = std::string("exec ") + BLT_BIN_DIR + "/blt_train " + file("run.yaml") +
-                                " output=" + file(output) + " " + more + " > /dev/null 2> " + file("log");
-    const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
-    pid_t process = -1;
-    EXPECT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
-    return process;
+    return TrainRunTest::start(file("run.yaml") + " output=" + file(output) + " " + more);
   }
   static int exit_code_of(pid_t process) {
-    int status = 0;
-    waitpid(process, &status, 0);
+    const int status = status_of(process);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
   void wait_for(const fs::path& path) const {

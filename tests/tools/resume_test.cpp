@@ -1,6 +1,5 @@
 // blt_train as it is stopped, killed and started again: going on gives the bytes that a run without a break gives.
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,7 +11,7 @@
 #include <vector>
 
 #include "blt/io/safetensors.h"
-#include "tools/run_tool.h"
+#include "tools/train_run.h"
 
 namespace blt {
 namespace {
@@ -22,57 +21,9 @@ namespace fs = std::filesystem;
 
 const std::string kBfloat16 = "train.compute=bfloat16 entropy_model.train.compute=bfloat16";
 
-class BltTrainResume : public ToolTest {
+class BltTrainResume : public TrainRunTest {
  protected:
-  BltTrainResume() {
-    std::string text;
-    for (int i = 0; i < 400; ++i)
-      text += "line " + std::to_string(i * 7919 % 1000) + (i % 3 == 0 ? " of the text\n" : " and so on, ");
-    write_content(folder_ / "train.txt", text);
-    write_content(folder_ / "valid.txt", text.substr(0, 600));
-    write_content(folder_ / "run.yaml", R"(
-output: out
-data:
-  sources: [{paths: [train.txt]}]
-  validation: [{paths: [valid.txt]}]
-  sequence_bytes: 128
-  batch_bytes: 256
-  shuffle_sequences: 8
-entropy_model:
-  kind: train
-  model: {dim: 16, layers: 1, heads: 2, window: 16, ffn_dim: 32, dropout: 0.1}
-  train: {steps: 10, log_every: 1, schedule: {kind: cosine, warmup: 2}}
-patching: {rule: {kind: entropy, mean_patch_bytes: 4}}
-model:
-  local_dim: 16
-  window: 32
-  ngram: {sizes: [3, 4], rows: 500, dropout: 0.1}
-  local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
-  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64, dropout: 0.1}
-  local_decoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
-train: {steps: 10, accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2, decay: 0.5}}
-)");
-  }
-
-  ToolResult train(const std::string& output, const std::string& more = "") const {
-    return run("blt_train", file("run.yaml") + " output=" + file(output) + " " + more);
-  }
-  std::string file(const std::string& name) const { return (folder_ / name).string(); }
-
-  // The program under way in a shell that becomes it.
-  pid_t start(const std::string& arguments) const {
-    const std::string command =
-        std::string("exec ") + BLT_BIN_DIR + "/blt_train " + arguments + " > " + file("log") + " 2>&1";
-    const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
-    pid_t process = -1;
-    EXPECT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
-    return process;
-  }
-  static int wait_for(pid_t process) {
-    int status = 0;
-    waitpid(process, &status, 0);
-    return status;
-  }
+  BltTrainResume() : TrainRunTest(Run{}) {}
 
   void expect_equal_checkpoints(const std::string& a, const std::string& b) const {
     for (const char* name : {"model.safetensors", "optimizer.safetensors", "config.json"})
@@ -299,7 +250,7 @@ TEST_F(BltTrainResume, TwoRunsAreKeptOutOfOneFolder) {
         << second.err;
   }
   kill(process, SIGKILL);  // leaves its file behind, which locks nothing
-  wait_for(process);
+  status_of(process);
   EXPECT_TRUE(fs::exists(folder_ / "out/run.lock"));
   ASSERT_EQ(train("out", "--resume auto").exit_code, 0);
   EXPECT_FALSE(fs::exists(folder_ / "out/run.lock"));
@@ -330,7 +281,7 @@ TEST_F(BltTrainResume, ASignalBeforeTheFirstStepEndsItAtOnce) {
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   const auto sent = std::chrono::steady_clock::now();
   kill(process, SIGINT);
-  const int status = wait_for(process);
+  const int status = status_of(process);
   EXPECT_LT(std::chrono::steady_clock::now() - sent, std::chrono::seconds(2));
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 3);
@@ -384,7 +335,7 @@ TEST_F(BltTrainResume, GoesOnWhereverItIsKilled) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     std::this_thread::sleep_for(std::chrono::milliseconds((random >> 33) % 300));
     kill(process, SIGKILL);
-    const int status = wait_for(process);
+    const int status = status_of(process);
     if (!WIFSIGNALED(status)) {
       EXPECT_EQ(WEXITSTATUS(status), 0) << content_of(file("log"));
     }
@@ -404,7 +355,7 @@ TEST_F(BltTrainResume, StopsInGoodOrderWhenAskedTo) {
   for (int i = 0; i < 600 && !fs::exists(folder_ / "out/metrics.jsonl"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   kill(process, SIGINT);
-  const int status = wait_for(process);
+  const int status = status_of(process);
   ASSERT_TRUE(WIFEXITED(status));
   ASSERT_EQ(WEXITSTATUS(status), 3) << content_of(file("log"));
   EXPECT_NE(content_of(file("log")).find("saved " + file("out/step_")), std::string::npos)
