@@ -6,7 +6,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "ops/door.h"
 #include "ops/ngram_embedding/cpu_kernel.h"
@@ -20,10 +19,7 @@ using at::Tensor;
 // Owns what a HashPlan points at.
 class Plan {
  public:
-  Plan(const NgramHash& hash, const NgramDropout& dropout) : tables_(hash.sizes.size()) {
-    std::iota(tables_.begin(), tables_.end(), 0);
-    std::stable_sort(tables_.begin(), tables_.end(),
-                     [&](int32_t a, int32_t b) { return hash.sizes[a] < hash.sizes[b]; });
+  Plan(const NgramHash& hash, const NgramDropout& dropout) : tables_(by_size(hash)) {
     for (const int32_t table : tables_) sizes_.push_back(hash.sizes[table]);
     for (int64_t f = 0; f < hash.functions; ++f) primes_.push_back(kPrimes[f % std::size(kPrimes)]);
     // Without tables there may be no rows either; nothing is then taken modulo anything.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <numeric>
 #include <vector>
 
 #include "ops/cuda/glue.h"
@@ -24,10 +23,7 @@ NgramIds plan(const Tensor& bytes, const Tensor& offsets, const NgramHash& hash,
   TORCH_CHECK(num_sizes <= kMaxSizes && hash.num_tables() <= kMaxTables,
               "ngram_embedding: on CUDA, there are at most ", kMaxSizes, " group sizes and ", kMaxTables,
               " tables, got ", num_sizes, " and ", hash.num_tables());
-  std::vector<int32_t> tables(hash.sizes.size());
-  std::iota(tables.begin(), tables.end(), 0);
-  std::stable_sort(tables.begin(), tables.end(),
-                   [&](int32_t a, int32_t b) { return hash.sizes[a] < hash.sizes[b]; });
+  const std::vector<int32_t> tables = by_size(hash);
   NgramIds a{};
   a.bytes = bytes.const_data_ptr<int32_t>();
   a.offsets = device_offsets("ngram_embedding", offsets);

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "blt/ops/ngram_embedding.h"
 
@@ -19,6 +20,9 @@ uint64_t dropped_below(double probability);
 // From a schema's arguments. Throws c10::Error as the public header says.
 NgramHash checked_hash(at::IntArrayRef sizes, int64_t rows, int64_t functions);
 NgramDropout checked_dropout(double probability, int64_t seed);
+
+// The sizes' indices, smaller sizes first: a hash goes on from that of the next smaller n-gram.
+std::vector<int32_t> by_size(const NgramHash& hash);
 
 void check_bytes(const char* op, const at::Tensor& bytes);
 void check_tables(const at::Tensor& bytes, const at::Tensor& byte_table, const at::Tensor& ngram_table,

@@ -5,8 +5,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "ops/door.h"
 #include "ops/ngram_embedding/hash_plan.h"
@@ -189,6 +191,14 @@ NgramDropout checked_dropout(double probability, int64_t seed) {
   TORCH_CHECK(probability >= 0 && probability <= 1,
               "ngram_embedding: the probability of dropout lies between 0 and 1, got ", probability);
   return {probability, seed};
+}
+
+std::vector<int32_t> by_size(const NgramHash& hash) {
+  std::vector<int32_t> result(hash.sizes.size());
+  std::iota(result.begin(), result.end(), 0);
+  std::stable_sort(result.begin(), result.end(),
+                   [&](int32_t a, int32_t b) { return hash.sizes[a] < hash.sizes[b]; });
+  return result;
 }
 
 void check_bytes(const char* op, const Tensor& bytes) {

@@ -32,9 +32,36 @@ struct Chunk {
   int count;
 };
 
+// What sums have in common whose owners are queries and whose partners are keys with their values.
+template <class T, int kLanes>
+struct QueriesOwn {
+  __device__ static const int32_t* owner_offsets(const SegmentAttention& a) { return a.q_offsets; }
+  __device__ static int64_t owners(const SegmentAttention& a) { return a.queries; }
+  __device__ static int64_t owner_heads(const SegmentAttention& a) { return a.heads; }
+  __device__ static int64_t partners(const SegmentAttention& a, int64_t segment) {
+    return a.k_offsets[segment + 1] - a.k_offsets[segment];
+  }
+  static int64_t most_partners(const SegmentAttention& a) { return a.k_longest; }
+
+  // Partners j, j + step, ...; zeros from `last` on.
+  template <int N, int kPartners>
+  __device__ static void load_partners(const SegmentAttention& a, const Chunk& chunk, int64_t j, int64_t last,
+                                       int64_t step, Pack<T, N> (&k)[kPartners], Pack<T, N> (&v)[kPartners]) {
+    const int64_t head = chunk.head / (a.heads / a.kv_heads), begin = a.k_offsets[chunk.segment];
+#pragma unroll
+    for (int p = 0; p < kPartners; ++p) {
+      const bool valid = j + p * step < last;
+      const int64_t row = (begin + j + p * step) * a.kv_heads + head;
+      k[p] = Row<T, kLanes>::load(a.k, row, a.width, valid);
+      v[p] = Row<T, kLanes>::load(a.v, row, a.width, valid);
+    }
+  }
+};
+
 // Queries own, keys pass: softmax(scale q k^T) v with a running maximum, in powers of 2.
 template <class T, int kLanes>
-struct Forward {
+struct Forward : QueriesOwn<T, kLanes> {
+  using Side = QueriesOwn<T, kLanes>;
   using Parameters = SegmentAttention;
   static constexpr int N = kPackOf<T>, kPartners = kPartnersOf<T>;
   static constexpr int kFloats = kOwners * (N + 2);  // what is put together of one thread's state
@@ -47,13 +74,6 @@ struct Forward {
   __device__ explicit Forward(const SegmentAttention& parameters) : a(parameters) {}
 
   __device__ static const SegmentAttention& attention(const Parameters& p) { return p; }
-  __device__ static const int32_t* owner_offsets(const SegmentAttention& a) { return a.q_offsets; }
-  __device__ static int64_t owners(const SegmentAttention& a) { return a.queries; }
-  __device__ static int64_t owner_heads(const SegmentAttention& a) { return a.heads; }
-  __device__ static int64_t partners(const SegmentAttention& a, int64_t segment) {
-    return a.k_offsets[segment + 1] - a.k_offsets[segment];
-  }
-  static int64_t most_partners(const SegmentAttention& a) { return a.k_longest; }
 
   __device__ void begin(const Chunk& chunk) {
 #pragma unroll
@@ -68,17 +88,10 @@ struct Forward {
 
   // Partners first, first + step, ... below last.
   __device__ void go_through(const Chunk& chunk, int64_t first, int64_t last, int64_t step) {
-    const int64_t head = chunk.head / (a.heads / a.kv_heads), begin = a.k_offsets[chunk.segment];
     const float scale = a.scale * kLog2E;
     for (int64_t j = first; j < last; j += kPartners * step) {
       Pack<T, N> k[kPartners], v[kPartners];
-#pragma unroll
-      for (int p = 0; p < kPartners; ++p) {
-        const bool valid = j + p * step < last;
-        const int64_t row = (begin + j + p * step) * a.kv_heads + head;
-        k[p] = Row<T, kLanes>::load(a.k, row, a.width, valid);
-        v[p] = Row<T, kLanes>::load(a.v, row, a.width, valid);
-      }
+      Side::load_partners(a, chunk, j, last, step, k, v);
       float score[kOwners][kPartners];
 #pragma unroll
       for (int p = 0; p < kPartners; ++p) {
@@ -156,7 +169,8 @@ struct Forward {
 
 // Queries own, keys pass. Leaves delta, which the gradients of k and v read.
 template <class T, int kLanes>
-struct GradientOfQ {
+struct GradientOfQ : QueriesOwn<T, kLanes> {
+  using Side = QueriesOwn<T, kLanes>;
   using Parameters = SegmentAttentionBackward;
   static constexpr int N = kPackOf<T>, kPartners = kPartnersOf<T>;
   static constexpr int kFloats = kOwners * N;
@@ -171,13 +185,6 @@ struct GradientOfQ {
       : b(parameters), a(parameters.forward) {}
 
   __device__ static const SegmentAttention& attention(const Parameters& p) { return p.forward; }
-  __device__ static const int32_t* owner_offsets(const SegmentAttention& a) { return a.q_offsets; }
-  __device__ static int64_t owners(const SegmentAttention& a) { return a.queries; }
-  __device__ static int64_t owner_heads(const SegmentAttention& a) { return a.heads; }
-  __device__ static int64_t partners(const SegmentAttention& a, int64_t segment) {
-    return a.k_offsets[segment + 1] - a.k_offsets[segment];
-  }
-  static int64_t most_partners(const SegmentAttention& a) { return a.k_longest; }
 
   __device__ void begin(const Chunk& chunk) {
 #pragma unroll
@@ -193,16 +200,9 @@ struct GradientOfQ {
   }
 
   __device__ void go_through(const Chunk& chunk, int64_t first, int64_t last, int64_t step) {
-    const int64_t head = chunk.head / (a.heads / a.kv_heads), begin = a.k_offsets[chunk.segment];
     for (int64_t j = first; j < last; j += kPartners * step) {
       Pack<T, N> k[kPartners], v[kPartners];
-#pragma unroll
-      for (int p = 0; p < kPartners; ++p) {
-        const bool valid = j + p * step < last;
-        const int64_t row = (begin + j + p * step) * a.kv_heads + head;
-        k[p] = Row<T, kLanes>::load(a.k, row, a.width, valid);
-        v[p] = Row<T, kLanes>::load(a.v, row, a.width, valid);
-      }
+      Side::load_partners(a, chunk, j, last, step, k, v);
 #pragma unroll
       for (int p = 0; p < kPartners; ++p) {  // those past the last have keys of 0 and add nothing
         const Floats<N> key = widen(k[p]), value = widen(v[p]);
