@@ -186,14 +186,13 @@ KeepPolicy Trainer::keep_policy() const {
 
 void Trainer::save() {
   if (!parts_.save || parts_.output.empty() || saved_step_ == step_) return;
+  if (const auto saved = writer_->wait()) say_saved(*saved);  // before there are more copies
   StateWriter own;
   parts_.train->save(own);
   const std::vector<std::string> data = gather(parallel_->group(), own.json(), "places in the data");
   OptimizerState optimizer = parallel_->whole_state(optimizer_);
   saved_step_ = step_;
   if (!parallel_->group().is_first()) return;
-  if (const auto saved = writer_->wait()) say_saved(*saved);
-  for (auto& [name, tensor] : optimizer) tensor = tensor.clone();
   StateWriter state;
   state.put("step", step_);
   state.put("skipped", skipped_);
