@@ -2,6 +2,9 @@
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$1" >&2; shift; [ $# = 0 ] || printf '  %s\n' "$@" >&2; exit 1; }
 
+# What CMake is told to compile for each kind of GPU that is supported: A100, H100 and H200, B200, and PTX for later ones.
+all_gpus='-DCMAKE_CUDA_ARCHITECTURES=80-real;90-real;100'
+
 # configure PRESET [-D...]: quiet where all goes well, but for the summary.
 configure() {
   local log=build/configure-$1.log
