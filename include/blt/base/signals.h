@@ -3,8 +3,8 @@
 
 namespace blt {
 
-// From now on the first SIGINT, SIGTERM or SIGUSR1 (batch systems send it before they take a machine away) only sets the flag; a second SIGINT ends the process at once (exit
-// code 130). Call it once a program can stop in good order; before, and in programs that never do, a signal
+// From now on the first SIGINT, SIGTERM or SIGUSR1 (batch systems send it before they take a machine away) only sets the flag; a second SIGINT
+// ends the process at once (exit code 130). Call it once a program can stop in good order; before, and in programs that never do, a signal
 // ends them as usual.
 void catch_stop_signals();
 
@@ -18,7 +18,8 @@ void request_stop();
 void clear_stop_request();
 
 // A stretch that has nothing to save and no place to ask: while one lives, a signal that catch_stop_signals() catches writes `message`
-// and a line break (nothing where it is empty) to standard error and ends the process at once with ExitCode::kStopped. One at a time; `message` must outlive it.
+// and a line break (nothing where it is empty) to standard error and ends the process at once with ExitCode::kStopped. One at a time; `message`
+// must outlive it.
 class StopAtOnce {
  public:
   explicit StopAtOnce(const char* message);

@@ -15,7 +15,8 @@ namespace blt::ops {
 //
 // Query i of a document sees keys j of the same document with 0 <= i - j, and i - j < window where a window
 // is given: softmax(q k^T * scale) v. Differentiable in q, k and v; saves only the log-sum-exp. Memory linear
-// in T, time in T * window. Deterministic; on the CPU a document's result does not depend on what it is
+// in T, time in T * window. Deterministic, but on CUDA in 16 bits for the gradients only after
+// at::globalContext().setDeterministicAlgorithms(true, false); on the CPU a document's result does not depend on what it is
 // packed with nor on the number of threads, bit for bit. Throws c10::Error on a wrong rank, dtype or device,
 // a negative window, or when the documents do not cover the rows.
 //

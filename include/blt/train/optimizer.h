@@ -113,8 +113,8 @@ class AdamW {
   // Not copied. Of a part: flat.
   OptimizerState state() const;
   // Replaces the state. Masters in the file replace the parameters, whichever type those have now: a run can go on in the other one.
-  // Where the file has none, the parameter stays, and so does its master. The file is about whole parameters (save_optimizer()). Throws blt::Error when the file is damaged or is not about the
-  // parameters of `module`.
+  // Where the file has none, the parameter stays, and so does its master. The file is about whole parameters (save_optimizer()).
+  // Throws blt::Error when the file is damaged or is not about the parameters of `module`.
   void load(const std::filesystem::path& file, torch::nn::Module& module);
 
  private:

@@ -19,8 +19,8 @@ struct RunOptions {
   std::optional<std::filesystem::path> init;
   // "auto": go on from the newest whole checkpoint in config.output, or start there when it has none. Else: go on from this checkpoint, or
   // from the newest whole one in this folder of a run. The config (and init) are those that the run was started with, but for `output`, all
-  // of `train` (steps, rates, how often things happen), `parallel` and the number of ranks, data.validation, how entropies are cached and batched, data.threads,
-  // data.prefetch, and the models' dropout and initialisation.
+  // of `train` (steps, rates, how often things happen), `parallel` and the number of ranks, data.validation, how entropies are cached and
+  // batched, data.threads, data.prefetch, and the models' dropout and initialisation.
   std::optional<std::string> resume;
   // Build everything, train one step of each model, write nothing.
   bool check = false;
