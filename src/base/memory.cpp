@@ -1,6 +1,10 @@
 #include "blt/base/memory.h"
 
 #include <cstdlib>  // says whether this is glibc
+#include <fstream>
+#include <ios>
+#include <limits>
+#include <string>
 
 #ifdef __GLIBC__
 #include <c10/core/Allocator.h>
@@ -9,10 +13,20 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #endif
 
 namespace blt {
+
+ProcessMemory process_memory() {
+  ProcessMemory memory;
+  std::ifstream status("/proc/self/status");
+  for (std::string key; status >> key; status.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
+    int64_t kib = 0;
+    if (key == "VmRSS:" && status >> kib) memory.resident = kib * 1024;
+    if (key == "VmHWM:" && status >> kib) memory.peak = kib * 1024;
+  }
+  return memory;
+}
 
 #ifdef __GLIBC__
 namespace {

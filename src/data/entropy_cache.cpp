@@ -83,6 +83,8 @@ std::vector<std::vector<float>> CachedEntropies::entropies(std::span<const std::
   if (metrics_) {
     metrics_->cache_hits += static_cast<int64_t>(sequences.size() - unknown.size());
     metrics_->cache_misses += static_cast<int64_t>(unknown.size());
+    for (const std::vector<int32_t>& sequence : ids)
+      metrics_->computed_entropies += static_cast<int64_t>(sequence.size());
   }
   if (unknown.empty()) return result;
   std::vector<std::vector<float>> computed = source_->entropies(ids);

@@ -3,11 +3,43 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <set>
 
 #include "blt/model/ngram_embedding.h"
 
 namespace blt {
+namespace {
+
+constexpr const char* kTables = "ngram_tables";
+
+std::string table_name(const std::string& embedding) {
+  return embedding.empty() ? "ngram_table" : embedding + ".ngram_table";
+}
+
+std::set<std::string> table_names(const torch::nn::Module& module) {
+  std::set<std::string> names;
+  for (const auto& item : module.named_modules())
+    if (item.value()->as<NgramEmbeddingImpl>() != nullptr) names.insert(table_name(item.key()));
+  return names;
+}
+
+// The module right below the model that a parameter is in: local_encoder.
+std::string module_of(const std::string& parameter) { return parameter.substr(0, parameter.find('.')); }
+
+// The norm of each dense gradient, then of each table's rows, in one pass.
+std::vector<at::Tensor> tensor_norms(const Gradients& gradients) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
+  for (const auto& item : gradients.rows) tensors.push_back(item.gradient.values);
+  return tensors.empty() ? tensors : at::_foreach_norm(tensors);
+}
+
+}  // namespace
 
 Gradients take_gradients(torch::nn::Module& module) {
   Gradients result;
@@ -20,8 +52,8 @@ Gradients take_gradients(torch::nn::Module& module) {
   for (auto& item : module.named_modules()) {
     auto* embedding = item.value()->as<NgramEmbeddingImpl>();
     if (embedding == nullptr || embedding->row_gradients.empty()) continue;
-    const std::string name = item.key().empty() ? "ngram_table" : item.key() + ".ngram_table";
-    result.rows.push_back({name, embedding->ngram_table, ops::merge(embedding->row_gradients)});
+    result.rows.push_back(
+        {table_name(item.key()), embedding->ngram_table, ops::merge(embedding->row_gradients)});
     embedding->row_gradients.clear();
   }
   return result;
@@ -29,11 +61,41 @@ Gradients take_gradients(torch::nn::Module& module) {
 
 at::Tensor norm(const Gradients& gradients) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> tensors;
-  for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
-  for (const auto& item : gradients.rows) tensors.push_back(item.gradient.values);
-  if (tensors.empty()) return at::zeros({});
-  return at::stack(at::_foreach_norm(tensors)).norm().to(at::kFloat);
+  const std::vector<at::Tensor> norms = tensor_norms(gradients);
+  return norms.empty() ? at::zeros({}) : at::stack(norms).norm().to(at::kFloat);
+}
+
+std::vector<std::string> gradient_modules(const torch::nn::Module& module) {
+  const std::set<std::string> tables = table_names(module);
+  std::vector<std::string> modules;
+  bool has_tables = false;
+  for (const auto& item : module.named_parameters()) {
+    if (!item.value().requires_grad()) continue;
+    if (tables.count(item.key()) != 0)
+      has_tables = true;
+    else if (const std::string name = module_of(item.key()); modules.empty() || modules.back() != name)
+      modules.push_back(name);
+  }
+  if (has_tables) modules.emplace_back(kTables);
+  return modules;
+}
+
+at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> norms = tensor_norms(gradients);
+  std::vector<int64_t> places;
+  const auto add_place = [&](const std::string& module, const std::string& parameter) {
+    const auto found = std::find(modules.begin(), modules.end(), module);
+    TORCH_CHECK(found != modules.end(), "squared_norms: ", parameter, " belongs to none of the modules");
+    places.push_back(found - modules.begin());
+  };
+  for (const auto& item : gradients.dense) add_place(module_of(item.name), item.name);
+  for (const auto& item : gradients.rows) add_place(kTables, item.name);
+  const auto count = static_cast<int64_t>(modules.size());
+  if (norms.empty()) return at::zeros({count}, at::kDouble);
+  const at::Tensor squares = at::stack(norms).to(at::kDouble).square();
+  return at::zeros({count}, squares.options())
+      .index_add_(0, at::tensor(places).to(squares.device()), squares);
 }
 
 ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss) {

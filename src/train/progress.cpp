@@ -1,5 +1,6 @@
 #include "train/progress.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "base/terminal.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
+#include "blt/base/memory.h"
 
 namespace blt {
 namespace {
@@ -55,16 +57,42 @@ std::string duration(double seconds) {
   return whole < std::chrono::hours(1) ? fmt::format("{:%M:%S}", whole) : fmt::format("{:%H:%M:%S}", whole);
 }
 
+// Of a tensor [n] float64; none of one that is not there.
+std::vector<double> numbers(const at::Tensor& tensor) {
+  if (!tensor.defined()) return {};
+  const at::Tensor here = tensor.cpu().contiguous();
+  return {here.const_data_ptr<double>(), here.const_data_ptr<double>() + here.numel()};
+}
+
+std::string mebibytes(int64_t bytes) {
+  return fmt::format("{:.0f} MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+int64_t ranks_of(const TrainerParts& parts) { return parts.group ? parts.group->size() : 1; }
+
+// The bytes of tensors on the device that a model is on, now and the most so far; none on the CPU.
+std::optional<ProcessMemory> device_memory(const torch::nn::Module& module) {
+  const std::vector<at::Tensor> parameters = module.parameters();
+  if (parameters.empty() || parameters[0].is_cpu()) return std::nullopt;
+  const at::Device device = parameters[0].device();
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  const auto& all =
+      stats.allocated_bytes[static_cast<size_t>(c10::CachingDeviceAllocator::StatType::AGGREGATE)];
+  return ProcessMemory{.resident = all.current, .peak = all.peak};
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace
 
-Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step, bool is_silent)
+Progress::Progress(const TrainConfig& config, const TrainerParts& parts,
+                   const std::vector<std::string>& modules, int64_t first_step, bool is_silent)
     : config_(config),
-      data_metrics_(parts.metrics),
-      flops_per_byte_(parts.flops_per_byte),
+      parts_(parts),
+      modules_(modules),
+      peak_flops_(config.peak_tflops.value_or(0) * 1e12 * static_cast<double>(ranks_of(parts))),
       first_step_(first_step),
       is_silent_(is_silent),
       terminal_(is_terminal()),
@@ -89,6 +117,7 @@ void Progress::count(const StepStats& stats) {
   if (is_silent_) return;
   interval_targets_ += stats.targets;
   interval_bytes_ += stats.bytes;
+  bytes_ += stats.bytes;
   const at::Tensor loss = stats.loss * stats.targets;
   interval_loss_ = interval_loss_.defined() ? interval_loss_ + loss : loss;
   if (stats.byte_nll.defined())
@@ -104,7 +133,21 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
   const double bits = interval_nll_.defined() ? interval_nll_.item<double>() /
                                                     (static_cast<double>(interval_bytes_) * std::numbers::ln2)
                                               : std::nan("");
-  const double speed = static_cast<double>(interval_bytes_) / seconds_since(interval_started_);
+  const double seconds = seconds_since(interval_started_);
+  const double speed = static_cast<double>(interval_bytes_) / seconds;
+  const double flops_per_s = speed * parts_.flops_per_byte;
+  const double entropy_flops =
+      parts_.entropy_flops ? parts_.entropy_flops() * static_cast<double>(ranks_of(parts_)) : 0.0;
+  const std::vector<std::pair<std::string, double>> data_metrics =
+      parts_.metrics ? parts_.metrics() : std::vector<std::pair<std::string, double>>();
+  std::optional<double> waited_s;
+  for (const auto& [name, value] : data_metrics)
+    if (name == "wait_s") waited_s = value;
+  const ProcessMemory memory = process_memory();
+  loss_ = loss;
+  bits_per_byte_ = bits;
+  entropy_flops_ += entropy_flops;
+  waited_s_ += waited_s.value_or(0);
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_factor(config_.schedule, step - 1, config_.steps);
   const double left_s = (seconds_since(started_) - validation_s_) / static_cast<double>(step - first_step_) *
@@ -115,19 +158,30 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
   if (!std::isnan(bits)) parts.push_back(fmt::format("bits/byte {:.3f}", bits));
   parts.push_back("left " + duration(left_s));
   parts.push_back(rate(speed));
-  if (flops_per_byte_ > 0) parts.push_back(flops(speed * flops_per_byte_));
+  if (flops_per_s > 0)
+    parts.push_back(flops(flops_per_s) +
+                    (peak_flops_ > 0 ? fmt::format(" {:.1f}%", 100 * flops_per_s / peak_flops_) : ""));
   parts.push_back(fmt::format("lr {:.2e}", learning_rate));
   parts.push_back(fmt::format("norm {:.2f}", norm));
   if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
+  if (waited_s) parts.push_back(fmt::format("waits {:.1f}%", 100 * *waited_s / seconds));
+  parts.push_back("memory " + mebibytes(memory.resident));
   show(parts);
   if (metrics_.is_open()) {
     nlohmann::ordered_json row = {{"step", step}, {"loss", loss}};
     if (!std::isnan(bits)) row["bits_per_byte"] = bits;
     row.update({{"bytes_per_s", speed}, {"learning_rate", learning_rate}, {"gradient_norm", norm}});
-    if (flops_per_byte_ > 0) row["flops_per_s"] = speed * flops_per_byte_;
+    const std::vector<double> norms = numbers(stats.module_norms);
+    for (size_t i = 0; i < norms.size(); ++i) row["gradient_norm." + modules_[i]] = norms[i];
+    if (flops_per_s > 0) row["flops_per_s"] = flops_per_s;
+    if (entropy_flops > 0) row["entropy_model_flops_per_s"] = entropy_flops / seconds;
+    if (flops_per_s > 0 && peak_flops_ > 0) row["utilization"] = flops_per_s / peak_flops_;
     row["skipped_steps"] = skipped;
-    if (data_metrics_)
-      for (const auto& [name, value] : data_metrics_()) row["data." + name] = value;
+    row.update({{"memory_bytes", memory.resident}, {"peak_memory_bytes", memory.peak}});
+    if (const auto device = device_memory(*parts_.model.module))
+      row.update({{"device_memory_bytes", device->resident}, {"peak_device_memory_bytes", device->peak}});
+    if (waited_s) row["wait_share"] = *waited_s / seconds;
+    for (const auto& [name, value] : data_metrics) row["data." + name] = value;
     write_metrics(row.dump());
     std::vector<EventFile::Scalar> scalars;
     for (const auto& [name, value] : row.items())
@@ -143,11 +197,40 @@ void Progress::log_validation(int64_t step, double bits_per_byte) {
   validation_s_ += seconds_since(interval_started_);
   interval_started_ = Clock::now();
   if (is_silent_ || std::isnan(bits_per_byte)) return;
+  valid_bits_per_byte_ = bits_per_byte;
   finish_line();
   fmt::print(stderr, "step {}: held-out bits/byte {:.4f}\n", step, bits_per_byte);
   if (!metrics_.is_open()) return;
   write_metrics(nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump());
   events_->write(step, {{"valid/bits_per_byte", bits_per_byte}});
+}
+
+void Progress::summarize(const End& end) {
+  if (is_silent_ || end.step == first_step_) return;
+  finish_line();
+  const double seconds = seconds_since(started_), in_steps = seconds - validation_s_;
+  const double speed = static_cast<double>(bytes_) / in_steps, flops_per_s = speed * parts_.flops_per_byte;
+  std::string text = fmt::format("{} steps in {}, {} of text: {}", end.step - first_step_, duration(seconds),
+                                 format_bytes(static_cast<uint64_t>(bytes_)), rate(speed));
+  if (flops_per_s > 0) text += ", " + flops(flops_per_s);
+  if (flops_per_s > 0 && peak_flops_ > 0)
+    text += fmt::format(" ({:.1f}% of the peak)", 100 * flops_per_s / peak_flops_);
+  if (entropy_flops_ > 0) text += ", the entropy model " + flops(entropy_flops_ / in_steps);
+  if (parts_.metrics) text += fmt::format(", waited {:.1f}% of the time", 100 * waited_s_ / in_steps);
+  text += fmt::format("\n  memory      at most {}\n", mebibytes(process_memory().peak));
+  text += fmt::format("  loss        {:.4f}", loss_);
+  if (!std::isnan(bits_per_byte_)) text += fmt::format(", {:.4f} bits/byte", bits_per_byte_);
+  text += "\n";
+  if (valid_bits_per_byte_ > 0) text += fmt::format("  held-out    {:.4f} bits/byte", valid_bits_per_byte_);
+  if (valid_bits_per_byte_ > 0 && end.best_step > 0)
+    text += fmt::format(", best {:.4f} at step {}", end.best_bits_per_byte, end.best_step);
+  if (valid_bits_per_byte_ > 0) text += "\n";
+  if (!end.checkpoint.empty()) text += fmt::format("  checkpoint  {}\n", end.checkpoint.string());
+  if (!metrics_path_.empty())
+    text += fmt::format("  numbers     {}; tensorboard --logdir {}\n", metrics_path_.string(),
+                        metrics_path_.parent_path().string());
+  fmt::print(stderr, "{}", text);
+  std::fflush(stderr);
 }
 
 void Progress::write_metrics(const std::string& row) {

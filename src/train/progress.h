@@ -1,4 +1,4 @@
-// What a training run shows while it runs: a line on stderr, a line of JSON in metrics.jsonl, and TensorBoard's event file.
+// What a training run shows while it runs: a line on stderr, a line of JSON in metrics.jsonl, and TensorBoard's event file; and at its end.
 #pragma once
 
 #include <chrono>
@@ -20,9 +20,11 @@ namespace blt {
 // in a file or a pipe every log step is a line of its own. A silent one shows and writes nothing. Not thread-safe.
 class Progress {
  public:
-  // first_step: steps done before. What metrics.jsonl says about later ones, of a run that was killed, goes. Throws blt::Error when
-  // the files cannot be written, now or later. Keeps references to both, which must outlive it.
-  Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step, bool is_silent);
+  // modules: those of StepStats::module_norms. first_step: steps done before. What metrics.jsonl says about later ones, of a run that was
+  // killed, goes. Throws blt::Error when the files cannot be written, now or later. Keeps references to the first three, which must
+  // outlive it.
+  Progress(const TrainConfig& config, const TrainerParts& parts, const std::vector<std::string>& modules,
+           int64_t first_step, bool is_silent);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -33,14 +35,25 @@ class Progress {
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
   void finish_line();                                       // before anybody else writes to the terminal
 
+  // Where a run stands when it ends.
+  struct End {
+    int64_t step = 0;
+    int64_t best_step = 0;  // 0: there was no validation
+    double best_bits_per_byte = 0.0;
+    std::filesystem::path checkpoint = {};  // the newest; empty: there is none
+  };
+  // What this start of the run did, in a few lines.
+  void summarize(const End& end);
+
  private:
   using Clock = std::chrono::steady_clock;
   void show(const std::vector<std::string>& parts);
   void write_metrics(const std::string& row);
 
   const TrainConfig& config_;
-  const std::function<std::vector<std::pair<std::string, double>>()>& data_metrics_;
-  double flops_per_byte_;
+  const TrainerParts& parts_;
+  const std::vector<std::string>& modules_;
+  double peak_flops_;  // of all ranks; 0: not known
   int64_t first_step_;
   std::filesystem::path metrics_path_;
   bool is_silent_, terminal_;
@@ -51,7 +64,12 @@ class Progress {
   // Since the last log line.
   int64_t interval_targets_ = 0, interval_bytes_ = 0;
   at::Tensor interval_loss_, interval_nll_;  // [] nats over its targets, and over its bytes
-  double validation_s_ = 0.0;                // spent outside of steps since the run started
+  // Since the run started.
+  double validation_s_ = 0.0;  // spent outside of steps
+  int64_t bytes_ = 0;
+  double entropy_flops_ = 0.0, waited_s_ = 0.0;  // up to the last log line
+  double loss_ = 0.0, bits_per_byte_ = 0.0;      // of the last log line
+  double valid_bits_per_byte_ = 0.0;             // the last; 0: there was none
 };
 
 }  // namespace blt

@@ -129,6 +129,13 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
   parts.output = config.output;
   parts.seed = training_seed(config.seed, "model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*models.blt, context);
+  if (entropies) {
+    const double flops = flops_per_byte(*models.entropy_model, context);
+    parts.entropy_flops = [metrics, flops, computed = int64_t{0}]() mutable {
+      const int64_t before = std::exchange(computed, metrics->computed_entropies);
+      return flops * static_cast<double>(computed - before);
+    };
+  }
   parts.save = [config, models] {
     const LoadedModel model{
         .config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},

@@ -82,6 +82,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       parts_(std::move(parts)),
       parallel_(prepare(config_, parts_)),
       optimizer_(config_.optimizer, parallel_->parts()),
+      modules_(gradient_modules(*parts_.model.module)),
       writer_(std::make_unique<CheckpointWriter>()) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
@@ -91,7 +92,7 @@ Trainer::~Trainer() = default;
 
 Trainer::Outcome Trainer::run() {
   const bool is_first = parallel_->group().is_first();
-  Progress progress(config_, parts_, step_, /*is_silent=*/!is_first);
+  Progress progress(config_, parts_, modules_, step_, /*is_silent=*/!is_first);
   if (is_first && !parts_.output.empty()) tidy_checkpoints(parts_.output, saved_step_, keep_policy());
   if (step_ >= config_.steps)
     log_info(fmt::format("step {} of {} is done already; ask for more steps to go on", step_, config_.steps));
@@ -130,6 +131,10 @@ Trainer::Outcome Trainer::run() {
   }
   progress.finish_line();
   if (const auto saved = writer_->wait()) say_saved(*saved);
+  progress.summarize({.step = step_,
+                      .best_step = best_step_,
+                      .best_bits_per_byte = best_bits_per_byte_,
+                      .checkpoint = saved_step_ ? parts_.output / "latest" : std::filesystem::path()});
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
@@ -155,7 +160,9 @@ StepStats Trainer::train_step() {
   }
   const Gradients gradients = parallel_->finish_gradients();
   add_up(stats, stop_requested(), group);
-  stats.clip = clip(parallel_->norm(gradients), config_.max_grad_norm, stats.loss);
+  const at::Tensor squares = parallel_->squared_norms(gradients, modules_);
+  stats.module_norms = squares.sqrt();
+  stats.clip = clip(squares.sum().sqrt().to(at::kFloat), config_.max_grad_norm, stats.loss);
   parallel_->step(optimizer_, gradients, stats.clip,
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   ++step_;

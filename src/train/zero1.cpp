@@ -80,10 +80,10 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
   return result;
 }
 
-at::Tensor Zero1::norm(const Gradients& gradients) {
-  const at::Tensor squared = blt::norm(gradients).to(at::kDouble).square();
-  group().sum(squared, "gradient norm")->wait();
-  return squared.sqrt().to(at::kFloat);
+at::Tensor Zero1::squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
+  at::Tensor squares = blt::squared_norms(gradients, modules);
+  group().sum(squares, "gradient norms")->wait();
+  return squares;
 }
 
 void Zero1::step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {

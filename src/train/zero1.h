@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "train/data_parallel.h"
@@ -18,7 +20,7 @@ class Zero1 : public DataParallel {
   Zero1(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module);
 
   Parts parts() const override { return parts_of(group().rank()); }
-  at::Tensor norm(const Gradients& gradients) override;
+  at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) override;
   void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
   OptimizerState whole_state(const AdamW& optimizer) override;
 

@@ -21,6 +21,20 @@ class KeepFreedMemory : public testing::Test {
   }
 };
 
+TEST(ProcessMemory, GrowsWithWhatIsTouchedAndKeepsThePeak) {
+  if (process_memory().resident == 0) GTEST_SKIP() << "the system does not say";
+  constexpr size_t kSize = 64 << 20;
+  const ProcessMemory before = process_memory();
+  {
+    const std::vector<char> touched(kSize, 'x');
+    EXPECT_GT(process_memory().resident, before.resident + static_cast<int64_t>(kSize) * 9 / 10)
+        << touched[5];
+  }
+  const ProcessMemory after = process_memory();
+  EXPECT_GE(after.peak, before.resident + static_cast<int64_t>(kSize) * 9 / 10);
+  EXPECT_GE(after.peak, after.resident);
+}
+
 at::Tensor bytes(int64_t size) { return at::empty({size}, at::kByte); }
 
 // First, as memory of before is what the others leave none of.

@@ -93,6 +93,34 @@ TEST(AdamW, MovesEveryParameterAndEveryRowAsDenseAdamWDoes) {
   }
 }
 
+TEST(GradientNorms, OfModulesAreThoseOfTheirParameters) {
+  torch::manual_seed(1);
+  Blt model(small_config());
+  model->local_decoder->norm->weight.requires_grad_(false);
+  const std::vector<std::string> modules = gradient_modules(*model);
+  EXPECT_EQ(modules, (std::vector<std::string>{"local_encoder", "latent_transformer", "local_decoder",
+                                               "lm_head", "ngram_tables"}));
+  const Batch batch = Batch::pack({sequence("some text of some length")});
+  next_id_loss(model(batch), batch).sum.backward();
+  const Gradients gradients = take_gradients(*model);
+  std::map<std::string, double> expected;
+  for (const auto& item : gradients.dense)
+    expected[item.name.substr(0, item.name.find('.'))] +=
+        item.gradient.to(torch::kDouble).square().sum().item<double>();
+  for (const auto& item : gradients.rows)
+    expected["ngram_tables"] += item.gradient.values.to(torch::kDouble).square().sum().item<double>();
+  const torch::Tensor squares = squared_norms(gradients, modules);
+  ASSERT_EQ(squares.numel(), 5);
+  for (size_t i = 0; i < modules.size(); ++i) {
+    const auto square = squares[static_cast<int64_t>(i)].item<double>();
+    EXPECT_GT(square, 0) << modules[i];
+    EXPECT_NEAR(square, expected[modules[i]], 1e-5 * square) << modules[i];
+  }
+  EXPECT_NEAR(squares.sum().sqrt().item<double>(), norm(gradients).item<double>(), 1e-5);
+  EXPECT_TRUE(torch::equal(squared_norms({}, modules), torch::zeros({5}, torch::kDouble)));
+  EXPECT_THROW(squared_norms(gradients, std::vector<std::string>{"local_encoder"}), c10::Error);
+}
+
 TEST(AdamW, AStepThatIsNotFiniteChangesNothing) {
   torch::manual_seed(1);
   Blt model(small_config());

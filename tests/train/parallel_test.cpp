@@ -66,7 +66,7 @@ Blt new_model() {
 
 struct Result {
   std::vector<double> losses, norms;
-  std::vector<at::Tensor> parameters;
+  std::vector<at::Tensor> module_norms, parameters;
   std::map<std::string, at::Tensor> state;
   int64_t own_state_bytes = 0;
   int64_t targets = 0;
@@ -86,6 +86,7 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
     const StepStats stats = trainer.train_step();
     result.losses.push_back(stats.loss.item<double>());
     result.norms.push_back(stats.clip.norm.item<double>());
+    result.module_norms.push_back(stats.module_norms);
     result.targets = stats.targets;
   }
   for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
@@ -104,6 +105,9 @@ void expect_close(const Result& one, const Result& many, double first, double la
     const double tolerance = i == 0 ? first : later;
     EXPECT_NEAR(many.losses[i], one.losses[i], tolerance * one.losses[i]) << what << ", step " << i + 1;
     EXPECT_NEAR(many.norms[i], one.norms[i], 10 * tolerance * one.norms[i]) << what << ", step " << i + 1;
+    EXPECT_TRUE(at::allclose(many.module_norms[i], one.module_norms[i], 10 * tolerance, 1e-6))
+        << what << ", step " << i + 1 << "\n"
+        << many.module_norms[i] << one.module_norms[i];
   }
 }
 
@@ -206,7 +210,8 @@ TEST(Parallel, ParametersThatOnlySomeRanksUseMoveAndUnusedOnesStay) {
                            /*last=*/false);
         parallel->backward(module->first.sum() / 6, /*last=*/true);
         const Gradients gradients = parallel->finish_gradients();
-        const ClipResult clipped = clip(parallel->norm(gradients), 1e9);
+        const at::Tensor squares = parallel->squared_norms(gradients, gradient_modules(*module));
+        const ClipResult clipped = clip(squares.sum().sqrt().to(at::kFloat), 1e9);
         // 30 elements of 3 ranks * 2 / 6, and 30 of 1 / 6.
         EXPECT_NEAR(clipped.norm.item<double>(), std::sqrt(30 + 30 / 36.0), 1e-5);
         parallel->step(optimizer, gradients, clipped, 1.0);

@@ -52,6 +52,7 @@ class LoaderMetrics {
   Work patch;    // rules
   Work pack;     // into tensors
   std::atomic<int64_t> cache_hits{0}, cache_misses{0};  // sequences
+  std::atomic<int64_t> computed_entropies{0};           // ids that the entropy model read
   std::atomic<int64_t> patched_bytes{0}, patches{0};    // text bytes, and patches without the BOS patches
   std::atomic<int64_t> batches{0},
       unused_millionths{0};  // of batches, the sum of the shares of their budget that stayed unused

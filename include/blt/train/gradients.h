@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,13 @@ Gradients take_gradients(torch::nn::Module& module);
 
 // [] float32: the norm of everything; 0 of nothing. Stays on the device.
 at::Tensor norm(const Gradients& gradients);
+
+// The parts of a model that norms are shown of: its modules that take gradients (`local_encoder`), in their order, and all its n-gram
+// tables as one (`ngram_tables`).
+std::vector<std::string> gradient_modules(const torch::nn::Module& module);
+// [modules] float64: the square of each one's norm; 0 where there is no gradient. Stays on the device. Throws c10::Error when a gradient
+// belongs to none of them.
+at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules);
 
 // The norm, and what to multiply gradients by so that it is at most `max_norm`. Both stay on the device.
 struct ClipResult {

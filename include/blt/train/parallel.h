@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,8 +66,10 @@ class Parallel {
   virtual void backward(const at::Tensor& loss, bool last) = 0;
   // The gradients of the step, of all ranks together: the parts of them that this rank's optimizer moves. Valid until the next backward().
   virtual Gradients finish_gradients() = 0;
-  // [] float32: the norm of all ranks' parts together.
-  virtual at::Tensor norm(const Gradients& gradients) { return blt::norm(gradients); }
+  // [modules] float64: the squared norm of each of gradient_modules(), of all ranks' parts together.
+  virtual at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
+    return blt::squared_norms(gradients, modules);
+  }
   // Moves the parameters; afterwards they are whole, and the same on all ranks.
   virtual void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);

@@ -53,6 +53,7 @@ struct TrainConfig {
   int64_t accumulate = 1;
   Compute compute = Compute::kFloat32;
   double max_grad_norm = 1.0;
+  std::optional<double> peak_tflops = {};
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
   AdamWConfig optimizer = {};
   ScheduleConfig schedule = {};
@@ -69,6 +70,11 @@ struct TrainConfig {
           "parameter, and checkpoints hold both.");
     field("max_grad_norm", self.max_grad_norm, "Gradients are scaled down to at most this norm; 0: never.",
           at_least(0));
+    field(
+        "peak_tflops", self.peak_tflops,
+        "What a rank's processor can do at most, in 10^12 FLOP/s of this compute type: the log then has the "
+        "model FLOPs' share of it. None: no share.",
+        above(0));
     field("on_nonfinite", self.on_nonfinite,
           "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
     field("optimizer", self.optimizer, "AdamW.");
@@ -118,6 +124,8 @@ struct TrainerParts {
   ParallelConfig parallel = {};
   int64_t seed = 1;             // of dropout
   double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
+  // FLOPs that the entropy model has spent for this rank's training since the last call, for the log; may be empty.
+  std::function<double()> entropy_flops = {};
 };
 
 // What one step did, on all ranks together. Tensors stay on the device until somebody looks.
@@ -125,6 +133,8 @@ struct StepStats {
   at::Tensor loss = {};      // [] per target, nats
   at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
   ClipResult clip;
+  at::Tensor module_norms =
+      {};  // [modules] float64: the gradient's norm in each of gradient_modules(), before clipping
   int64_t targets = 0;
   int64_t bytes = 0;  // byte targets
   bool stop = false;  // a rank was asked to stop (base/signals.h)
@@ -161,6 +171,7 @@ class Trainer {
   StepStats train_step();
 
   const AdamW& optimizer() const { return optimizer_; }
+  const std::vector<std::string>& modules() const { return modules_; }  // those of StepStats::module_norms
   Parallel& parallel() const { return *parallel_; }
   int64_t step() const { return step_; }        // steps done
   int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
@@ -177,6 +188,7 @@ class Trainer {
   TrainerParts parts_;
   std::unique_ptr<Parallel> parallel_;
   AdamW optimizer_;
+  std::vector<std::string> modules_;  // gradient_modules()
   int64_t step_ = 0, skipped_ = 0;
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output
   int64_t best_step_ = 0;              // 0: not validated yet
