@@ -206,11 +206,14 @@ Segments Segments::uniform(int64_t count, int64_t length, at::Device device) {
 }
 
 at::Tensor Segments::ids() const {
+  if (offsets.is_meta())
+    return at::empty({total}, offsets.options());  // repeat_interleave would look at lengths
   const at::Tensor lengths = offsets.diff();
   return at::repeat_interleave(at::arange(count, offsets.options()), lengths, 0, total).to(at::kInt);
 }
 
 at::Tensor Segments::positions() const {
+  if (offsets.is_meta()) return at::empty({total}, offsets.options());
   const at::Tensor starts = offsets.slice(0, 0, count).repeat_interleave(offsets.diff(), 0, total);
   return at::arange(total, offsets.options()).sub_(starts);
 }

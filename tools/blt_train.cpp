@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "blt/base/log.h"
 #include "blt/base/signals.h"
 #include "blt/base/tool.h"
+#include "blt/train/dry_run.h"
 #include "blt/train/launch.h"
 #include "blt/train/rendezvous.h"
 #include "blt/train/run.h"
@@ -22,6 +24,9 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::string> resume;
   bool check = false;
   std::optional<int64_t> nproc;
+  bool dry_run = false;
+  std::optional<int64_t> world;
+  std::optional<double> memory_gib, tflops, bandwidth_gbps;
 
   static void fields(auto& self, auto&& field) {
     ConfigOptions::fields(self, field);
@@ -40,6 +45,26 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
           "Train with so many processes (ranks) on this machine. Without it, the environment that torchrun, "
           "srun and mpirun set is understood.",
           blt::at_least(1));
+    field("dry_run", self.dry_run,
+          "Print what the run takes on each rank, memory by kind and traffic, without allocating or reading "
+          "anything.");
+    field("world", self.world, "Of a dry run: so many ranks. Default: 1.", blt::at_least(1));
+    field("memory_gib", self.memory_gib,
+          "Of a dry run: the memory of a rank. Where the run does not fit, the exit code is 4.",
+          blt::above(0));
+    field("tflops", self.tflops,
+          "Of a dry run: 10^12 FLOP/s that a rank reaches, measured; then the step's time is printed.",
+          blt::above(0));
+    field("bandwidth_gbps", self.bandwidth_gbps,
+          "Of a dry run: 10^9 bits/s at which a rank receives while it sends as many, measured.",
+          blt::above(0));
+  }
+  void validate(blt::Errors& errors) const {
+    ConfigOptions::validate(errors);
+    if (!dry_run && (world || memory_gib || tflops || bandwidth_gbps))
+      errors.add("", "--world, --memory-gib, --tflops and --bandwidth-gbps are for --dry-run");
+    if (dry_run && (init || resume || check || nproc))
+      errors.add("dry_run", "goes with the config alone: without --init, --resume, --check and --nproc");
   }
   static std::string config_comment(const blt::RunConfig& config) { return blt::cost_table(config); }
 };
@@ -67,6 +92,14 @@ int main(int argc, char** argv) {
   std::shared_ptr<blt::Group> group;
   const auto train = [&](const Options& options) {
     const blt::RunConfig config = options.load();
+    if (options.dry_run) {
+      const blt::DryRun plan = blt::dry_run(config, {.world = options.world.value_or(1),
+                                                     .memory_gib = options.memory_gib,
+                                                     .tflops = options.tflops,
+                                                     .bandwidth_gbps = options.bandwidth_gbps});
+      std::cout << plan.page;
+      return static_cast<int>(plan.fits ? blt::kDone : blt::kDoesNotFit);
+    }
     const std::optional<blt::RankPlace> place = blt::rank_place();
     if (options.nproc && place)
       throw blt::Error(

@@ -23,27 +23,31 @@ CostContext cost_context(const RunConfig& config) {
   return context;
 }
 
-std::string cost_table(const RunConfig& config) {
+ModelShapes model_shapes(const RunConfig& config) {
   const MetaParameters shapes_only;
-  const CostContext context = cost_context(config);
-  EntropyModel entropy_model{nullptr};
-  std::string note;
+  ModelShapes shapes;
   if (config.entropy_model) {
     if (const auto* stage = std::get_if<TrainedEntropyModel>(&*config.entropy_model)) {
-      entropy_model = EntropyModel(stage->model);
+      shapes.entropy_model = EntropyModel(stage->model);
     } else {
       const std::filesystem::path& path = std::get<GivenEntropyModel>(*config.entropy_model).path;
       if (std::filesystem::exists(path))
-        entropy_model = EntropyModel(read_entropy_model_config(path));
+        shapes.entropy_model = EntropyModel(read_entropy_model_config(path));
       else  // a config can be looked at before what it builds on is trained
-        note = fmt::format("without the entropy model: {} is not there\n", path.string());
+        shapes.note = fmt::format("without the entropy model: {} is not there\n", path.string());
     }
   }
-  if (config.model)
-    return model_table(*Blt(*config.model), entropy_model.is_empty() ? nullptr : entropy_model.get(),
-                       context) +
-           note;
-  return entropy_model.is_empty() ? note : model_table(*entropy_model, context);
+  if (config.model) shapes.blt = Blt(*config.model);
+  return shapes;
+}
+
+std::string cost_table(const RunConfig& config) {
+  const ModelShapes shapes = model_shapes(config);
+  const CostContext context = cost_context(config);
+  const EntropyModelImpl* entropy_model =
+      shapes.entropy_model.is_empty() ? nullptr : shapes.entropy_model.get();
+  if (!shapes.blt.is_empty()) return model_table(*shapes.blt, entropy_model, context) + shapes.note;
+  return entropy_model == nullptr ? shapes.note : model_table(*entropy_model, context);
 }
 
 }  // namespace blt

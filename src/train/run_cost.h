@@ -1,6 +1,8 @@
 // What a run's models cost.
 #pragma once
 
+#include <string>
+
 #include "blt/model/report.h"
 #include "blt/train/run_config.h"
 
@@ -8,5 +10,14 @@ namespace blt {
 
 // What the FLOPs of a byte depend on. The patches' mean length is the wanted one, or what English text has by that rule.
 CostContext cost_context(const RunConfig& config);
+
+// The config's models on the meta device: shapes without memory.
+struct ModelShapes {
+  Blt blt{nullptr};
+  EntropyModel entropy_model{nullptr};
+  std::string note =
+      {};  // where the directory of the entropy model is not there (yet), a line that says so; else empty
+};
+ModelShapes model_shapes(const RunConfig& config);
 
 }  // namespace blt

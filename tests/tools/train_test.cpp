@@ -87,16 +87,33 @@ class BltTrain : public ToolTest {
 };
 
 TEST_F(BltTrain, TrainsBothModelsFromOneConfig) {
-  train(config("both", {kData, kEntropyModel, kPatching, kModel, kTrain}));
+  const ToolResult trained =
+      train(config("both", {kData, kEntropyModel, kPatching, kModel, kTrain}) + " train.peak_tflops=0.5");
   EXPECT_LT(bits_per_byte("runs/both/latest"), 5.5);
   EXPECT_LT(bits_per_byte("runs/both/entropy_model/latest"), 5.5);
   std::istringstream metrics(content_of(folder_ / "runs/both/metrics.jsonl"));
   std::vector<double> bits;
   for (std::string line; std::getline(metrics, line);) {
     const json row = json::parse(line);
-    if (row.contains("bits_per_byte")) bits.push_back(row["bits_per_byte"].get<double>());
+    if (!row.contains("bits_per_byte")) continue;
+    bits.push_back(row["bits_per_byte"].get<double>());
+    double squares = 0;
+    for (const char* module :
+         {"local_encoder", "latent_transformer", "local_decoder", "lm_head", "ngram_tables"})
+      squares += std::pow(row.at(std::string("gradient_norm.") + module).get<double>(), 2);
+    EXPECT_NEAR(std::sqrt(squares), row.at("gradient_norm").get<double>(), 1e-4);
+    EXPECT_NEAR(row.at("utilization").get<double>(), row.at("flops_per_s").get<double>() / 0.5e12, 1e-9);
+    EXPECT_GE(row.at("peak_memory_bytes").get<int64_t>(), row.at("memory_bytes").get<int64_t>());
+    EXPECT_LE(row.at("wait_share").get<double>(), 1);
   }
   ASSERT_GE(bits.size(), 3u);
+  // Two summaries, the entropy model's first.
+  const size_t summary = trained.err.rfind("12 steps in ");
+  ASSERT_NE(summary, std::string::npos) << trained.err;
+  EXPECT_LT(trained.err.find("12 steps in "), summary);
+  for (const char* said :
+       {"the entropy model ", "waited ", "held-out ", "best ", "runs/both/latest", "metrics.jsonl"})
+    EXPECT_NE(trained.err.find(said, summary), std::string::npos) << said << " is not in " << trained.err;
   EXPECT_LT(bits.back(), bits.front() - 0.5);
   const std::string settings = content_of(folder_ / "runs/both/latest/run.yaml");
   EXPECT_NE(settings.find("steps: 12"), std::string::npos);
@@ -166,6 +183,20 @@ TEST_F(BltTrain, PrintsTheResolvedConfig) {
   EXPECT_NE(result.out.find("rows: 77"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("norm_eps:"), std::string::npos) << "defaults too";
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+}
+
+TEST_F(BltTrain, PlansARunWithoutReadingOrWritingAnything) {
+  const std::string path = config("plan", {kData, kEntropyModel, kPatching, kModel, kTrain}) +
+                           " data.sources.0.paths.0=" + file("nowhere.txt") + " --dry-run";
+  const ToolResult page = train(path + " --world 4 --memory-gib 1 --tflops 1 --bandwidth-gbps 1");
+  for (const char* said : {"4 ranks, sharding none", "optimizer", "training the entropy model before",
+                           "fits in 1 GiB", "gradients, all-reduced", "transfers at 1 Gbit/s"})
+    EXPECT_NE(page.out.find(said), std::string::npos) << said << " is not in\n" << page.out;
+  EXPECT_EQ(run("blt_train", path + " --memory-gib 0.001").exit_code, 4);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+  expect_error(path + " --check", {"--dry-run", "without --init, --resume, --check"}, 2);
+  expect_error(config("real", {kData, kPatching, kModel, kTrain}) + " --world 2", {"are for --dry-run"}, 2);
+  expect_error(config("nothing", {kData}) + " --dry-run", {"--dry-run needs the model's shape"});
 }
 
 TEST_F(BltTrain, ReportsAllMistakesOfAConfigAtOnce) {

@@ -39,6 +39,7 @@ enum ExitCode : int {
   kFailed = 1,      // an error; one clear message is on standard error
   kWrongUsage = 2,  // of the command line
   kStopped = 3,     // after a signal, with everything saved
+  kDoesNotFit = 4,  // a plan that was asked for needs more memory than there is (blt_train --dry-run)
 };
 
 // A field that is given without its name, in this order, and how the help shows it. One that is neither

@@ -1,0 +1,307 @@
+#include "blt/train/dry_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "blt/base/error.h"
+#include "blt/model/linear.h"
+#include "blt/model/ngram_embedding.h"
+#include "blt/model/report.h"
+#include "blt/train/loss.h"
+#include "blt/train/optimizer.h"
+#include "train/run_cost.h"
+#include "train/run_models.h"
+#include "train/sharding_cost.h"
+#include "train/step_memory.h"
+
+namespace blt {
+namespace {
+
+constexpr double kGib = 1 << 30;
+
+// A batch as the loader makes it, of texts that are all alike: full, with patches at equal distances.
+Batch full_batch(const DataConfig& data, double mean_patch_bytes) {
+  const double patch = std::max(mean_patch_bytes, 1.0);
+  const auto sequence_ids = static_cast<double>(data.sequence_bytes + 1);  // BOS
+  double ids = static_cast<double>(data.batch_bytes.value_or(DataConfig::kDefaultBatchBytes));
+  if (data.batch_patches) {
+    const double patches_of_sequence = 1 + static_cast<double>(data.sequence_bytes) / patch;
+    const double most = static_cast<double>(*data.batch_patches) / patches_of_sequence * sequence_ids;
+    ids = data.batch_bytes ? std::min(ids, most) : most;
+  }
+  std::vector<PatchedSequence> sequences;
+  for (auto left = static_cast<int64_t>(ids); left > 0;) {
+    const int64_t length = std::min<int64_t>(left, data.sequence_bytes + 1);
+    PatchedSequence& sequence = sequences.emplace_back();
+    sequence.ids.assign(static_cast<size_t>(length), kByteOffset);
+    sequence.ids[0] = kBos;
+    sequence.starts = {0, 1};
+    for (int64_t p = 1;; ++p) {
+      const int64_t start = 1 + std::llround(static_cast<double>(p) * patch);
+      if (start >= length) break;
+      sequence.starts.push_back(start);
+    }
+    left -= length;
+  }
+  return Batch::pack(sequences);
+}
+
+// One model's training.
+struct Training {
+  torch::nn::Module* module = nullptr;
+  std::function<at::Tensor(const Batch&, const PartDone&)> loss = {};
+  const TrainConfig* train = nullptr;
+  Batch batch = {};
+  double flops = 0;  // of a step on each rank, without the entropy model
+};
+
+at::Tensor mean_loss(const at::Tensor& logits, const Batch& batch, const PartDone& done) {
+  const at::Tensor loss = next_id_loss(logits, batch).sum / batch.num_targets;
+  done("logits and loss");
+  return loss;
+}
+
+Training entropy_model_training(const RunSettings& settings, const EntropyModel& model) {
+  Training stage{.module = model.ptr().get(),
+                 .loss = [model = model.ptr()](
+                             const Batch& batch,
+                             const PartDone& done) { return mean_loss(model->forward(batch), batch, done); },
+                 .train = &settings.train,
+                 .batch = full_batch(settings.data, 1)};
+  const CostContext context{.sequence_bytes = static_cast<double>(settings.data.sequence_bytes)};
+  stage.flops = flops_per_byte(*model, context);
+  return stage;
+}
+
+Training blt_training(const RunConfig& config, const Blt& model) {
+  const CostContext context = cost_context(config);
+  // Where patches grow, the first ones are the shortest, and there are most of them.
+  const double patch_bytes = config.data.patch_length ? std::min(config.data.patch_length->mean_patch_bytes,
+                                                                 context.mean_patch_bytes)
+                                                      : context.mean_patch_bytes;
+  Training stage{.module = model.ptr().get(),
+                 .loss =
+                     [model = model.ptr()](const Batch& batch, const PartDone& done) {
+                       const auto [bytes, patches] = model->local_encoder(batch);
+                       done("local_encoder");
+                       const at::Tensor latents = model->latent_transformer(patches, batch.latent_documents);
+                       done("latent_transformer");
+                       const at::Tensor h = model->local_decoder(bytes, latents, batch);
+                       done("local_decoder");
+                       return mean_loss(model->logits(h), batch, done);
+                     },
+                 .train = &config.train,
+                 .batch = full_batch(config.data, patch_bytes)};
+  stage.flops = flops_per_byte(*model, context);
+  return stage;
+}
+
+// What a rank's memory holds in a stage.
+struct StageCost {
+  ShardedSizes sizes;
+  ShardingCost sharding;
+  StepMemory step;
+  double backward = 0;  // at its peak, besides what is held from step to step
+  double held() const {
+    return sharding.parameters + sharding.tables + sharding.optimizer + sharding.gradients;
+  }
+  double passing() const { return std::max({backward, sharding.exchange, sharding.update}); }
+  // A copy of the parameters and of the whole optimizer state.
+  double checkpoint() const {
+    return sharding.parameters + sharding.tables +
+           static_cast<double>(sizes.dense + sizes.tables) * static_cast<double>(sizes.optimizer_bytes);
+  }
+};
+
+StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
+  const bool narrow = stage.train->compute == Compute::kBfloat16;
+  freeze_groups(*stage.module, stage.train->optimizer.groups);
+  AdamW masters(
+      stage.train->optimizer);  // of no size, but as long as they live parameters are as in training
+  if (narrow) masters.narrow(*stage.module);
+  stage.module->train();
+
+  StageCost cost;
+  ShardedSizes& sizes = cost.sizes;
+  for (const at::Tensor& parameter : stage.module->parameters())
+    if (parameter.requires_grad()) sizes.dense += parameter.numel();
+  for (const auto& child : stage.module->modules()) {
+    const auto* embedding = child->as<NgramEmbeddingImpl>();
+    if (embedding == nullptr || !embedding->ngram_table.defined() || !embedding->ngram_table.requires_grad())
+      continue;
+    sizes.tables = embedding->ngram_table.numel();
+    sizes.table_rows = embedding->ngram_table.size(0);
+    sizes.row_bytes = 4 * embedding->ngram_table.size(1) + 4;
+    sizes.rows_of_batch =
+        std::min(stage.batch.bytes.size(0) * embedding->hash().num_tables(), sizes.table_rows);
+  }
+  sizes.dense -= sizes.tables;
+  sizes.parameter_bytes = narrow ? 2 : 4;
+  sizes.optimizer_bytes = narrow ? 12 : 8;
+  sizes.micro_batches = stage.train->accumulate;
+  sizes.world = world;
+  cost.sharding = sharding_cost(sharding, sizes);
+  int64_t frozen = 0;
+  for (const at::Tensor& parameter : stage.module->parameters())
+    if (!parameter.requires_grad()) frozen += static_cast<int64_t>(parameter.nbytes());
+  cost.sharding.parameters += static_cast<double>(frozen);
+
+  const int64_t measured = std::min<int64_t>(sizes.micro_batches, 2);
+  cost.step = measure_step(*stage.module, stage.loss, stage.batch, measured, /*gradients_leave=*/world > 1);
+  cost.backward =
+      static_cast<double>(cost.step.peak) +
+      static_cast<double>((sizes.micro_batches - measured) * sizes.rows_of_batch * sizes.row_bytes);
+  return cost;
+}
+
+// A frozen entropy model: its weights, and its matrices once more, packed.
+double frozen_bytes(const EntropyModelImpl& model) {
+  double bytes = 0;
+  for (const auto& child : model.modules()) {
+    const double copies = child->as<LinearImpl>() != nullptr ? 2 : 1;
+    for (const at::Tensor& parameter : child->parameters(/*recurse=*/false))
+      bytes += copies * 4 * static_cast<double>(parameter.numel());
+  }
+  return bytes;
+}
+
+class Page {
+ public:
+  void title(const std::string& text) { text_ += text + "\n"; }
+  void gib(std::string_view name, double bytes, const std::string& about = {}) {
+    text_ += fmt::format("  {:<36} {:>10.3f} GiB{}\n", name, bytes / kGib, about.empty() ? "" : "  " + about);
+  }
+  std::string text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+std::string millions(int64_t count) { return fmt::format("{:.1f} M", static_cast<double>(count) / 1e6); }
+
+void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, double entropy_model) {
+  const ShardedSizes& sizes = cost.sizes;
+  const char* type = train.compute == Compute::kBfloat16 ? "bfloat16" : "float32";
+  page.title("memory of a rank");
+  page.gib("parameters", cost.sharding.parameters, fmt::format("{} of {}", millions(sizes.dense), type));
+  if (sizes.tables > 0)
+    page.gib("n-gram tables", cost.sharding.tables, fmt::format("{} of {}", millions(sizes.tables), type));
+  page.gib("optimizer", cost.sharding.optimizer,
+           train.compute == Compute::kBfloat16 ? "moments and masters, float32" : "moments, float32");
+  if (cost.sharding.gradients > 0) page.gib("gradients", cost.sharding.gradients, "float32, in buckets");
+  if (entropy_model > 0) page.gib("entropy model", entropy_model, "weights, and packed for products");
+  page.title("  and for a while the largest of");
+  page.gib("  the backward at its peak", cost.backward,
+           fmt::format("activations and gradients; {:.3f} GiB of them dense gradients",
+                       static_cast<double>(cost.step.gradients) / kGib));
+  if (sizes.tables > 0)
+    page.gib("  gradients, table rows added up", cost.sharding.exchange,
+             "with a row for each look-up: at most");
+  page.gib("  the update", cost.sharding.update, "gradients, and parameters on their way");
+}
+
+void add_kept(Page& page, const StageCost& cost, const Batch& batch) {
+  const auto ids = static_cast<double>(batch.bytes.size(0));
+  double sum = 0;
+  for (const auto& [part, bytes] : cost.step.kept) sum += static_cast<double>(bytes);
+  page.title(fmt::format(
+      "what the forward of a batch of {} bytes in {} patches keeps: {:.3f} GiB, {:.0f} B a byte of text",
+      batch.bytes.size(0), batch.patches.count, sum / kGib, sum / ids));
+  for (const auto& [part, bytes] : cost.step.kept) page.gib(part, static_cast<double>(bytes));
+}
+
+}  // namespace
+
+DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
+  const ModelShapes shapes = model_shapes(config);
+  const bool trains_entropy_model =
+      config.entropy_model && std::holds_alternative<TrainedEntropyModel>(*config.entropy_model);
+  if (shapes.blt.is_empty() && !trains_entropy_model)
+    throw Error(
+        "--dry-run needs the model's shape in the config: `model`, or an `entropy_model` of kind train");
+  const Sharding sharding = config.parallel.sharding;
+  const int64_t world = machines.world;
+  DryRun result;
+  Page page;
+  page.title(fmt::format("{} rank{}, sharding {}", world, world == 1 ? "" : "s", name(sharding)));
+
+  // The entropy model comes first, and its training is gone when the other one begins.
+  const bool live_entropies = !shapes.blt.is_empty() && !shapes.entropy_model.is_empty();
+  const double entropy_model = live_entropies ? frozen_bytes(*shapes.entropy_model) : 0;
+  const double entropy_flops =
+      live_entropies ? flops_per_byte(*shapes.entropy_model, cost_context(config)) : 0;
+  std::optional<RunSettings> settings;
+  std::optional<Training> first;
+  if (trains_entropy_model) {
+    settings = entropy_model_settings(config);
+    first = entropy_model_training(*settings, shapes.entropy_model);
+  }
+  std::optional<StageCost> before;
+  if (first && live_entropies) {
+    before = cost_of(*first, sharding, world);
+    result.most_bytes = before->held() + before->passing() + before->checkpoint();
+  }
+  const Training stage = live_entropies || !first ? blt_training(config, shapes.blt) : *first;
+  const StageCost cost = cost_of(stage, sharding, world);
+  result.step_bytes = cost.held() + cost.passing() + entropy_model;
+  result.most_bytes = std::max(result.most_bytes, result.step_bytes + cost.checkpoint());
+
+  add_memory(page, cost, *stage.train, entropy_model);
+  page.gib("a step", result.step_bytes);
+  page.gib("copy for a checkpoint", cost.checkpoint(), "at rank 0, while it is written");
+  if (before)
+    page.gib("training the entropy model before", before->held() + before->passing() + before->checkpoint(),
+             "with its checkpoint");
+  page.gib("the most", result.most_bytes);
+  if (machines.memory_gib) {
+    result.fits = result.most_bytes <= *machines.memory_gib * kGib;
+    page.title(fmt::format("  {} in {:g} GiB", result.fits ? "fits" : "DOES NOT FIT", *machines.memory_gib));
+  }
+  add_kept(page, cost, stage.batch);
+
+  const auto step_ids = static_cast<double>(stage.batch.bytes.size(0) * stage.train->accumulate);
+  const double model_flops = kTrainingOverForward * stage.flops * step_ids;
+  page.title(fmt::format("a step: {:.0f} bytes of text a rank, {:.0f} in all", step_ids,
+                         step_ids * static_cast<double>(world)));
+  page.title(fmt::format("  arithmetic of a rank: {:.3f} TFLOP by the model, {:.3f} by the entropy model",
+                         model_flops / 1e12, entropy_flops * step_ids / 1e12));
+  for (const ShardingCost::Traffic& traffic : cost.sharding.traffic) {
+    page.gib(traffic.what, traffic.bytes, "that a rank receives");
+    result.traffic_bytes += traffic.bytes;
+  }
+  std::optional<double> arithmetic_s, transfers_s;
+  if (machines.tflops) arithmetic_s = (model_flops + entropy_flops * step_ids) / (*machines.tflops * 1e12);
+  if (machines.bandwidth_gbps) transfers_s = result.traffic_bytes * 8 / (*machines.bandwidth_gbps * 1e9);
+  if (arithmetic_s)
+    page.title(fmt::format("  arithmetic at {:g} TFLOP/s: {:.4g} s", *machines.tflops, *arithmetic_s));
+  if (transfers_s)
+    page.title(fmt::format("  transfers at {:g} Gbit/s: {:.4g} s", *machines.bandwidth_gbps, *transfers_s));
+  if (arithmetic_s && result.traffic_bytes > 0)
+    page.title(fmt::format("  transfers take as long as the arithmetic at {:.4g} Gbit/s",
+                           result.traffic_bytes * 8 / *arithmetic_s / 1e9));
+  if (arithmetic_s && (transfers_s || result.traffic_bytes == 0)) {
+    const double both = *arithmetic_s + transfers_s.value_or(0),
+                 longest = std::max(*arithmetic_s, transfers_s.value_or(0));
+    const double all_bytes = step_ids * static_cast<double>(world);
+    page.title(
+        fmt::format("  a step: {:.4g} s ({:.4g} MB/s of text) with transfers beside the arithmetic, {:.4g} s "
+                    "({:.4g} MB/s) one after the other",
+                    longest, all_bytes / longest / 1e6, both, all_bytes / both / 1e6));
+  } else {
+    page.title("  no step time: that takes --tflops" +
+               std::string(world > 1 ? " and --bandwidth-gbps, measured" : ", measured"));
+  }
+  result.page = page.text() + shapes.note;
+  return result;
+}
+
+}  // namespace blt

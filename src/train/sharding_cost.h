@@ -1,0 +1,45 @@
+// What each way of sharding costs a rank: memory and traffic, in bytes, as formulas of the model's sizes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "blt/train/parallel.h"
+
+namespace blt {
+
+// Of the parameters that are trained.
+struct ShardedSizes {
+  int64_t dense = 0;            // elements, without n-gram tables
+  int64_t tables = 0;           // elements of n-gram tables
+  int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
+  int64_t optimizer_bytes = 8;  // of an element: two moments, and with bfloat16 a master
+  int64_t row_bytes = 0;        // of a table row's gradient, its id included
+  int64_t table_rows = 0;       // of all tables
+  int64_t rows_of_batch = 0;    // that a micro-batch touches, at most
+  int64_t micro_batches = 1;    // of a step, on each rank
+  int64_t world = 1;            // ranks
+};
+
+struct ShardingCost {
+  // Held from step to step.
+  double parameters = 0, tables = 0, optimizer = 0;
+  double gradients =
+      0;  // where they are collected; 0: each lies where the backward makes it, and is counted there
+  // Besides, at its peak: while table rows are added up, and while parameters move.
+  double exchange = 0, update = 0;
+
+  struct Traffic {
+    std::string what;
+    double bytes = 0;  // that a rank receives in a step; it sends as many
+  };
+  std::vector<Traffic> traffic = {};
+};
+
+// Transfers as rings do them: an all-reduce of n bytes brings every rank 2 (N - 1) / N n, a reduce-scatter or an all-gather half of that.
+//
+// Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), sections 5 and 7.
+ShardingCost sharding_cost(Sharding sharding, const ShardedSizes& sizes);
+
+}  // namespace blt

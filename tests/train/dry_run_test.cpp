@@ -1,0 +1,215 @@
+// A dry run says what a real one takes: memory against the tensors that LibTorch allocates in real steps, traffic against what ranks send.
+#include "blt/train/dry_run.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bench/shapes.h"
+#include "blt/base/config_io.h"
+#include "blt/base/error.h"
+#include "blt/base/files.h"
+#include "blt/train/trainer.h"
+#include "train/ranks.h"
+#include "train/small_model.h"
+
+namespace blt {
+namespace {
+
+using testing::in_group;
+using testing::RepeatBatches;
+
+const std::filesystem::path kRoot = std::filesystem::path(BLT_GOLDEN_DIR).parent_path().parent_path();
+
+// The bytes of tensors that this thread allocates while one lives.
+class AllocatedBytes {
+ public:
+  AllocatedBytes() : count_(std::make_shared<Count>()), guard_(c10::DebugInfoKind::PROFILER_STATE, count_) {}
+  int64_t live() const { return count_->live; }
+  int64_t peak() const { return count_->peak; }
+  void restart_peak() { count_->peak = count_->live; }
+
+ private:
+  struct Count : c10::MemoryReportingInfoBase {
+    void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+      live += size;
+      peak = std::max(peak, live);
+    }
+    bool memoryProfilingEnabled() const override { return true; }
+    int64_t live = 0, peak = 0;
+  };
+  std::shared_ptr<Count> count_;
+  c10::DebugInfoGuard guard_;
+};
+
+struct Real {
+  double held = 0;  // between steps
+  double peak = 0;
+};
+
+// The second step of a real training: then the optimizer has its state.
+Real train(const RunConfig& config, int64_t rows, int64_t bytes) {
+  at::set_num_threads(1);
+  const Batch batch = bench::batch(
+      read_file(kRoot / "docs/architecture.md") + read_file(kRoot / "docs/formats.md"), rows, bytes, 4.5);
+  AllocatedBytes allocated;
+  Blt model(*config.model);
+  TrainerParts parts;
+  parts.model = trainable(model);
+  parts.train = std::make_unique<RepeatBatches>(std::vector<Batch>{batch});
+  Trainer trainer(config.train, std::move(parts));
+  trainer.train_step();
+  Real real{.held = static_cast<double>(allocated.live())};
+  allocated.restart_peak();
+  trainer.train_step();
+  real.peak = static_cast<double>(allocated.peak());
+  return real;
+}
+
+RunConfig run_of(const BltConfig& model, int64_t rows, int64_t bytes) {
+  RunConfig config;
+  config.model = model;
+  config.patching.rule = EntropyPatching{};
+  config.data.sequence_bytes = bytes - 1;  // and BOS
+  config.data.batch_bytes = rows * bytes;
+  return config;
+}
+
+void expect_memory(const RunConfig& config, int64_t rows, int64_t bytes, const std::string& what,
+                   double tolerance = 0.1) {
+  const DryRun plan = dry_run(config, {});
+  const Real real = train(config, rows, bytes);
+  EXPECT_LT(real.held, real.peak) << what;
+  EXPECT_NEAR(plan.step_bytes, real.peak, tolerance * real.peak) << what << "\n" << plan.page;
+}
+
+TEST(DryRun, SaysTheMemoryOfARealStep) {
+  expect_memory(run_of(bench::shape("tiny"), 4, 1024), 4, 1024, "tiny, 4 x 1024");
+  expect_memory(run_of(bench::shape("tiny"), 1, 4096), 1, 4096, "tiny, 1 x 4096");
+  expect_memory(run_of(bench::shape("tiny"), 1, 256), 1, 256, "tiny, 1 x 256");
+  expect_memory(run_of(bench::shape("small"), 2, 1024), 2, 1024, "small, 2 x 1024");
+  auto quickstart = load_config<RunConfig>(kRoot / "configs/quickstart.yaml");
+  quickstart.entropy_model.reset();
+  expect_memory(quickstart, 4, 1024, "quickstart");
+}
+
+TEST(DryRun, SaysTheMemoryOfSeveralMicroBatchesOfBfloat16AndOfDropout) {
+  RunConfig config = run_of(bench::shape("tiny"), 2, 1024);
+  config.train.accumulate = 3;
+  expect_memory(config, 2, 1024, "accumulated");
+  config.train.compute = Compute::kBfloat16;
+  // Kernels on the CPU widen bfloat16 inside themselves.
+  expect_memory(config, 2, 1024, "accumulated in bfloat16", 0.15);
+  config.train.accumulate = 1;
+  expect_memory(config, 2, 1024, "bfloat16", 0.15);
+  config.train.compute = Compute::kFloat32;
+  config.model->local_decoder.dropout = config.model->latent_transformer.dropout = 0.1;
+  config.train.optimizer.groups = {{.pattern = "local_encoder.*", .frozen = true}};
+  expect_memory(config, 2, 1024, "dropout and a frozen encoder");
+}
+
+// Counts what a rank receives, as rings do the transfers.
+class CountedGroup : public Group {
+ public:
+  explicit CountedGroup(std::shared_ptr<Group> group)
+      : Group(group->rank(), group->size()), group_(std::move(group)) {}
+  Pending sum(const at::Tensor& tensor, std::string_view what) override {
+    return count(what, 2 * others() * bytes(tensor)), group_->sum(tensor, what);
+  }
+  Pending broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) override {
+    return count(what, root == rank() ? 0 : bytes(tensor)), group_->broadcast(tensor, root, what);
+  }
+  Pending reduce_scatter(const at::Tensor& output, const at::Tensor& input, std::string_view what) override {
+    return count(what, others() * bytes(input)), group_->reduce_scatter(output, input, what);
+  }
+  Pending all_gather(const at::Tensor& output, const at::Tensor& input, std::string_view what) override {
+    return count(what, others() * bytes(output)), group_->all_gather(output, input, what);
+  }
+  Pending all_to_all(const at::Tensor& output, const at::Tensor& input, std::string_view what) override {
+    return count(what, others() * bytes(output)), group_->all_to_all(output, input, what);
+  }
+  bool claim_failure(const std::string& message) override { return group_->claim_failure(message); }
+
+  double received = 0, rows_received = 0;
+
+ private:
+  double others() const { return static_cast<double>(size() - 1) / static_cast<double>(size()); }
+  static double bytes(const at::Tensor& tensor) { return static_cast<double>(tensor.nbytes()); }
+  void count(std::string_view what, double bytes) {
+    (what.find("of table rows") == what.npos ? received : rows_received) += bytes;
+  }
+  std::shared_ptr<Group> group_;
+};
+
+TEST(DryRun, SaysWhatRanksSend) {
+  at::set_num_threads(1);
+  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1})
+    for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
+      RunConfig config = run_of(bench::shape("tiny"), 1, 256);
+      config.train.compute = compute;
+      config.parallel.sharding = sharding;
+      in_group(3, [&](const std::shared_ptr<Group>& group) {
+        const auto counted = std::make_shared<CountedGroup>(group);
+        Blt model(*config.model);
+        TrainerParts parts;
+        parts.model = trainable(model);
+        parts.train =
+            std::make_unique<RepeatBatches>(std::vector<Batch>{bench::batch(bench::kText, 1, 256, 4.5)});
+        parts.group = counted;
+        parts.parallel = config.parallel;
+        Trainer trainer(config.train, std::move(parts));
+        counted->received = counted->rows_received = 0;
+        trainer.train_step();
+        const DryRun plan = dry_run(config, {.world = 3});
+        const double row = 4 * 64 + 4, rows = 2 * 256 * 6 * row;  // of the two others, a row for each look-up
+        // Ranks have their share of a table's rows, which need not be equal; counts and losses travel too.
+        EXPECT_NEAR(plan.traffic_bytes - rows, counted->received, 0.01 * counted->received)
+            << name(sharding) << " in " << name(compute) << "\n"
+            << plan.page;
+        EXPECT_LE(counted->rows_received, rows);
+        EXPECT_GT(counted->rows_received, rows / 4);
+      });
+    }
+}
+
+TEST(DryRun, SaysWhetherItFits) {
+  const RunConfig config = run_of(bench::shape("small"), 4, 1024);
+  const DryRun plan = dry_run(config, {.memory_gib = 100});
+  EXPECT_TRUE(plan.fits);
+  EXPECT_FALSE(dry_run(config, {.memory_gib = 1}).fits);
+  EXPECT_NE(plan.page.find("no step time"), std::string::npos) << plan.page;
+  const std::string timed = dry_run(config, {.world = 8, .tflops = 100.0, .bandwidth_gbps = 10.0}).page;
+  EXPECT_EQ(timed.find("no step time"), std::string::npos) << timed;
+  EXPECT_NE(timed.find("transfers at 10 Gbit/s"), std::string::npos) << timed;
+  // ZeRO-1 divides the optimizer's state.
+  RunConfig divided = config;
+  divided.parallel.sharding = Sharding::kZero1;
+  const double state = 8 * 103e6;
+  EXPECT_NEAR(dry_run(config, {.world = 8}).step_bytes - dry_run(divided, {.world = 8}).step_bytes,
+              state * 7 / 8, 0.02 * state);
+  RunConfig nothing;
+  nothing.patching.rule = SpacePatching{};
+  EXPECT_THROW(dry_run(nothing, {}), Error);
+}
+
+// A page of the largest config takes moments and no memory: the models are shapes.
+TEST(DryRun, OfThePapersSizesAllocatesNothing) {
+  const AllocatedBytes allocated;
+  const auto config = load_config<RunConfig>(kRoot / "configs/blt/8b.yaml");
+  const DryRun plan = dry_run(config, {.world = 64});
+  EXPECT_GT(plan.step_bytes, 100e9) << plan.page;
+  EXPECT_LT(allocated.peak(), 16 << 20);
+}
+
+}  // namespace
+}  // namespace blt
