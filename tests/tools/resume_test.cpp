@@ -41,10 +41,13 @@ class BltTrainResume : public TrainRunTest {
     std::istringstream lines(content_of(folder_ / output / "metrics.jsonl"));
     for (std::string line; std::getline(lines, line);) {
       json row = json::parse(line);
-      row.erase("bytes_per_s");
-      row.erase("flops_per_s");
-      for (auto item = row.begin(); item != row.end();)  // what the loader's threads did meanwhile
-        item = item.key().starts_with("data.") ? row.erase(item) : std::next(item);
+      const auto of_the_machine =
+          [](const std::string& key) {  // the clock, memory, and what the loader's threads did
+            return key.ends_with("_per_s") || key.ends_with("memory_bytes") || key == "wait_share" ||
+                   key.starts_with("data.");
+          };
+      for (auto item = row.begin(); item != row.end();)
+        item = of_the_machine(item.key()) ? row.erase(item) : std::next(item);
       rows.push_back(row);
     }
     return rows;
