@@ -24,7 +24,7 @@ int main() {
   line.starts = blt::rule_patcher(blt::SpaceRule{})->starts(line.ids);  // a patch is about a word
   const blt::Batch batch = blt::Batch::pack({line});
 
-  blt::AdamW optimizer({.learning_rate = 3e-3});
+  blt::Optimizer optimizer({.learning_rate = 3e-3});
   double first = 0, bits_per_byte = 0;
   for (int step = 0; step < 40; ++step) {
     const blt::LossValue loss = blt::next_id_loss(model->forward(batch), batch);

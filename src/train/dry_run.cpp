@@ -116,18 +116,14 @@ struct StageCost {
   }
   double passing() const { return std::max({backward, sharding.exchange, sharding.update}); }
   // A copy of the parameters and of the whole optimizer state.
-  double checkpoint() const {
-    return sharding.parameters + sharding.tables +
-           static_cast<double>(sizes.dense + sizes.tables) * static_cast<double>(sizes.optimizer_bytes);
-  }
+  double checkpoint() const { return sharding.parameters + sharding.tables + sizes.optimizer; }
 };
 
 StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
   const bool narrow = stage.train->compute == Compute::kBfloat16;
   freeze_groups(*stage.module, stage.train->optimizer.groups);
-  AdamW masters(
-      stage.train->optimizer);  // of no size, but as long as they live parameters are as in training
-  if (narrow) masters.narrow(*stage.module);
+  Optimizer optimizer(stage.train->optimizer);  // its masters are of no size either
+  if (narrow) optimizer.narrow(*stage.module);
   stage.module->train();
 
   StageCost cost;
@@ -146,9 +142,12 @@ StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
   }
   sizes.dense -= sizes.tables;
   sizes.parameter_bytes = narrow ? 2 : 4;
-  sizes.optimizer_bytes = narrow ? 12 : 8;
   sizes.micro_batches = stage.train->accumulate;
   sizes.world = world;
+  for (const auto& item : stage.module->named_parameters())
+    if (item.value().requires_grad())
+      sizes.optimizer += static_cast<double>(optimizer.state_bytes(item.key(), item.value()) +
+                                             (narrow ? 4 * item.value().numel() : 0));
   cost.sharding = sharding_cost(sharding, sizes);
   int64_t frozen = 0;
   for (const at::Tensor& parameter : stage.module->parameters())
@@ -268,11 +267,11 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   }
   add_kept(page, cost, stage.batch);
 
-  const auto step_ids = static_cast<double>(stage.batch.bytes.size(0) * stage.train->accumulate);
+  const auto step_ids = static_cast<double>(stage.batch.bytes.size(0) * cost.sizes.micro_batches);
   const double model_flops = kTrainingOverForward * stage.flops * step_ids;
   page.title(fmt::format("a step: {:.0f} bytes of text a rank, {:.0f} in all", step_ids,
                          step_ids * static_cast<double>(world)));
-  page.title(fmt::format("  arithmetic of a rank: {:.3f} TFLOP by the model, {:.3f} by the entropy model",
+  page.title(fmt::format("  arithmetic of a rank: {:.4g} TFLOP by the model, {:.4g} by the entropy model",
                          model_flops / 1e12, entropy_flops * step_ids / 1e12));
   for (const ShardingCost::Traffic& traffic : cost.sharding.traffic) {
     page.gib(traffic.what, traffic.bytes, "that a rank receives");

@@ -1,19 +1,19 @@
 #include "blt/train/optimizer.h"
 
 #include <ATen/ops/_foreach_copy.h>
-#include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <iterator>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "blt/base/error.h"
 #include "blt/io/safetensors.h"
-#include "blt/ops/row_adamw.h"
+#include "train/update_rule.h"
 
 namespace blt {
 namespace {
@@ -28,15 +28,11 @@ const ParameterGroup* group_of(const std::vector<ParameterGroup>& groups, const 
   return nullptr;
 }
 
-// What a parameter's update depends on besides its tensors; those with equal ones are updated in one call.
 struct Rates {
   double learning_rate, weight_decay;
-  bool operator<(const Rates& other) const {
-    return std::pair(learning_rate, weight_decay) < std::pair(other.learning_rate, other.weight_decay);
-  }
 };
 
-Rates rates_of(const AdamWConfig& config, const std::string& name, const at::Tensor& parameter,
+Rates rates_of(const OptimizerConfig& config, const std::string& name, const at::Tensor& parameter,
                double factor) {
   Rates rates{config.learning_rate * factor, parameter.dim() >= 2 ? config.weight_decay : 0.0};
   if (const ParameterGroup* group = group_of(config.groups, name)) {
@@ -44,6 +40,11 @@ Rates rates_of(const AdamWConfig& config, const std::string& name, const at::Ten
     rates.weight_decay = group->weight_decay.value_or(rates.weight_decay);
   }
   return rates;
+}
+
+// A matrix that multiplies inside the model: neither an embedding nor the output head.
+bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
+  return parameter.dim() == 2 && name.ends_with(".weight") && !name.starts_with("lm_head.");
 }
 
 // Rounds the rows of a master that a step may have moved into their table.
@@ -58,6 +59,23 @@ void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touc
 
 }  // namespace
 
+Optimizer::Optimizer(OptimizerConfig config, Parts parts)
+    : config_(std::move(config)), parts_(std::move(parts)) {
+  if (!parts_.empty() && config_.uses(RuleKind::kMuon))
+    throw Error(
+        "optimizer: muon moves whole matrices, which parallel.sharding cuts into parts; set "
+        "parallel.sharding to none, or let adamw move the matrices");
+  rules_[RuleKind::kAdamW] = make_adamw(config_);
+  rules_[RuleKind::kMuon] = make_muon(config_);
+}
+
+Optimizer::~Optimizer() = default;
+
+bool OptimizerConfig::uses(RuleKind rule) const {
+  return matrices == rule || std::any_of(groups.begin(), groups.end(),
+                                         [&](const ParameterGroup& group) { return group.rule == rule; });
+}
+
 void ParameterGroup::validate(Errors& errors) const {
   if (pattern.empty()) errors.add("pattern", "is missing: name parameters, such as local_decoder.*");
 }
@@ -69,6 +87,10 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
     for (size_t i = 0; i < groups.size(); ++i) used[i] = used[i] || matches(groups[i], item.key());
     const ParameterGroup* group = group_of(groups, item.key());
     if (group != nullptr && group->frozen) item.value().set_requires_grad(false);
+    if (group != nullptr && group->rule == RuleKind::kMuon &&
+        (item.value().dim() != 2 || item.key().ends_with("ngram_table")))
+      throw Error(fmt::format("optimizer.groups: muon moves matrices, and {}, which {} matches, is none",
+                              item.key(), group->pattern));
     any_left = any_left || item.value().requires_grad();
   }
   for (size_t i = 0; i < groups.size(); ++i)
@@ -79,10 +101,10 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
   if (!any_left) throw Error("optimizer.groups: all parameters are frozen: nothing would be trained");
 }
 
-void AdamW::narrow(torch::nn::Module& module) {
+void Optimizer::narrow(torch::nn::Module& module) {
   for (auto& item : module.named_parameters()) {
     at::Tensor& parameter = item.value();
-    TORCH_CHECK(parameter.scalar_type() == at::kFloat, "AdamW::narrow: ", item.key(), " is ",
+    TORCH_CHECK(parameter.scalar_type() == at::kFloat, "Optimizer::narrow: ", item.key(), " is ",
                 parameter.scalar_type(), ", not Float");
     const at::Tensor master = parameter.variable_data();
     parameter.set_data(master.to(at::kBFloat16));
@@ -93,85 +115,95 @@ void AdamW::narrow(torch::nn::Module& module) {
   }
 }
 
-at::Tensor AdamW::part(const std::string& name, const at::Tensor& whole) const {
+at::Tensor Optimizer::part(const std::string& name, const at::Tensor& whole) const {
   const auto found = parts_.find(name);
   if (found == parts_.end()) return whole;
   return whole.view({-1}).slice(0, found->second.begin, found->second.end);
 }
 
-at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& parameter) const {
+const UpdateRule& Optimizer::rule_of(const std::string& name, const at::Tensor& parameter) const {
+  const ParameterGroup* group = group_of(config_.groups, name);
+  const RuleKind rule = group != nullptr && group->rule    ? *group->rule
+                        : is_inner_matrix(name, parameter) ? config_.matrices
+                                                           : RuleKind::kAdamW;
+  return *rules_.at(rule);
+}
+
+at::Tensor Optimizer::moved(State& state, const std::string& name, const at::Tensor& parameter) const {
   at::Tensor target = state.master.defined() ? state.master : part(name, parameter);
-  TORCH_CHECK(target.scalar_type() == at::kFloat, "AdamW::step: ", name, " is ", parameter.scalar_type(),
-              " and has no float32 master (AdamW::narrow)");
-  if (!state.exp_avg.defined()) {
-    state.exp_avg = at::zeros_like(target);
-    state.exp_avg_sq = at::zeros_like(target);
+  TORCH_CHECK(target.scalar_type() == at::kFloat, "Optimizer::step: ", name, " is ", parameter.scalar_type(),
+              " and has no float32 master (Optimizer::narrow)");
+  if (state.rule == nullptr) {
+    state.rule = &rule_of(name, parameter);
+    for (size_t i = 0; i < state.rule->state_names().size(); ++i)
+      state.of_rule.push_back(at::zeros_like(target));
     state.step = at::zeros({}, target.options());
   }
   return target;
 }
 
-void AdamW::step(const Gradients& gradients, const ClipResult& clip, double factor) {
+void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double factor) {
   const at::NoGradGuard no_grad;
-  struct Tensors {
-    std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
-  };
-  std::map<Rates, Tensors> dense;
+  std::map<const UpdateRule*, std::vector<Update>> updates;
   std::vector<at::Tensor> narrow, masters;
   const at::Tensor took_step = 1 - clip.found_inf;
+  const auto add = [&](const std::string& name, const at::Tensor& parameter) -> Update& {
+    State& state = states_[name];
+    const Rates rates = rates_of(config_, name, parameter, factor);
+    at::Tensor target = moved(state, name, parameter);
+    return updates[state.rule].emplace_back(Update{.name = name,
+                                                   .target = std::move(target),
+                                                   .state = state.of_rule,
+                                                   .step = state.step.add_(took_step),
+                                                   .learning_rate = rates.learning_rate,
+                                                   .weight_decay = rates.weight_decay});
+  };
   for (const auto& item : gradients.dense) {
-    State& state = states_[item.name];
-    Tensors& tensors = dense[rates_of(config_, item.name, item.parameter, factor)];
-    tensors.parameters.push_back(moved(state, item.name, item.parameter));
-    tensors.gradients.push_back(item.gradient);
-    tensors.exp_avgs.push_back(state.exp_avg);
-    tensors.exp_avg_sqs.push_back(state.exp_avg_sq);
-    tensors.steps.push_back(state.step.add_(took_step));
-    if (!state.master.defined()) continue;
-    narrow.push_back(part(item.name, item.parameter));
-    masters.push_back(state.master);
+    add(item.name, item.parameter).gradient = item.gradient;
+    if (const at::Tensor& master = states_.at(item.name).master; master.defined()) {
+      narrow.push_back(part(item.name, item.parameter));
+      masters.push_back(master);
+    }
   }
-  const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
-  for (auto& [rates, t] : dense)
-    at::_fused_adamw_(t.parameters, t.gradients, t.exp_avgs, t.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, t.steps,
-                      rates.learning_rate, config_.beta1, config_.beta2, rates.weight_decay, config_.eps,
-                      /*amsgrad=*/false, /*maximize=*/false, unscale, clip.found_inf);
+  for (const auto& item : gradients.rows) {
+    Update& update = add(item.name, item.table);
+    update.rows = &item.gradient;
+    const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
+    update.target = in_rows(update.target);
+    for (at::Tensor& tensor : update.state) tensor = in_rows(tensor);
+  }
+  for (const auto& [rule, of_rule] : updates) rule->step(of_rule, clip);
   if (!narrow.empty()) at::_foreach_copy_(narrow, masters);
   const bool lazy = config_.table_update == TableUpdate::kLazy;
   for (const auto& item : gradients.rows) {
-    State& state = states_[item.name];
-    const auto rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
-    at::Tensor table = rows(moved(state, item.name, item.table));
-    at::Tensor exp_avg = rows(state.exp_avg), exp_avg_sq = rows(state.exp_avg_sq);
-    const auto step = static_cast<int64_t>(state.step.add_(took_step).item<float>());
-    const Rates rates = rates_of(config_, item.name, item.table, factor);
-    ops::row_adamw_(table, exp_avg, exp_avg_sq, item.gradient, clip.scale,
-                    {.learning_rate = rates.learning_rate,
-                     .beta1 = config_.beta1,
-                     .beta2 = config_.beta2,
-                     .eps = config_.eps,
-                     .weight_decay = rates.weight_decay,
-                     .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
-                     .touched_only = lazy});
-    if (state.master.defined()) round_rows(table, item.gradient, lazy, rows(part(item.name, item.table)));
+    const at::Tensor& master = states_.at(item.name).master;
+    const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
+    if (master.defined())
+      round_rows(in_rows(master), item.gradient, lazy, in_rows(part(item.name, item.table)));
   }
 }
 
-OptimizerState AdamW::state() const {
+int64_t Optimizer::state_bytes(const std::string& name, const at::Tensor& parameter) const {
+  return static_cast<int64_t>(rule_of(name, parameter).state_names().size() * sizeof(float)) *
+         parameter.numel();
+}
+
+OptimizerState Optimizer::state() const {
   OptimizerState tensors;
   for (const auto& [name, state] : states_) {
-    const at::Tensor parts[] = {state.exp_avg, state.exp_avg_sq, state.step, state.master};
-    for (size_t i = 0; i < std::size(parts); ++i)
-      if (parts[i].defined()) tensors.emplace_back(name + kStateSuffixes[i], parts[i]);
+    for (size_t i = 0; i < state.of_rule.size(); ++i)
+      tensors.emplace_back(fmt::format("{}.{}", name, state.rule->state_names()[i]), state.of_rule[i]);
+    if (state.step.defined()) tensors.emplace_back(name + ".step", state.step);
+    if (state.master.defined()) tensors.emplace_back(name + ".master", state.master);
   }
   return tensors;
 }
 
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
-  write_safetensors(file, state, {{"optimizer", "adamw"}});
+  write_safetensors(file, state);
 }
 
-void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
+void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& module) {
   const at::NoGradGuard no_grad;
   const SafetensorsFile file(path);
   size_t used = 0;
@@ -196,25 +228,31 @@ void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
       return part(name, stored).to(parameter.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     };
     const at::Tensor step = find(name + ".step", {}), master = find(name + ".master", parameter.sizes());
-    State state{.exp_avg = own(find(name + ".exp_avg", parameter.sizes())),
-                .exp_avg_sq = own(find(name + ".exp_avg_sq", parameter.sizes())),
-                .step = step.defined() ? step.to(parameter.device(), at::kFloat, false, /*copy=*/true) : step,
-                .master = own(master)};
-    if (state.exp_avg.defined() != state.exp_avg_sq.defined() ||
-        state.exp_avg.defined() != state.step.defined())
-      throw Error(
-          fmt::format("{}: of {}, some of exp_avg, exp_avg_sq and step are missing", path.string(), name));
+    State state{.master = own(master)};
+    if (step.defined()) {
+      state.rule = &rule_of(name, parameter);
+      state.step = step.to(parameter.device(), at::kFloat, false, /*copy=*/true);
+      for (const std::string_view of_rule : state.rule->state_names()) {
+        const at::Tensor stored = find(fmt::format("{}.{}", name, of_rule), parameter.sizes());
+        if (!stored.defined())
+          throw Error(
+              fmt::format("{}: of {}, {} is missing: it was moved by another rule, or the file is damaged",
+                          path.string(), name, of_rule));
+        state.of_rule.push_back(own(stored));
+      }
+    }
     if (master.defined()) restored.emplace_back(parameter, master);
     const auto before = states_.find(name);
     if (before == states_.end() || !before->second.master.defined())
       state.master = at::Tensor();
     else if (!state.master.defined())
       state.master = before->second.master;
-    if (state.exp_avg.defined() || state.master.defined()) states.emplace(name, std::move(state));
+    if (state.rule != nullptr || state.master.defined()) states.emplace(name, std::move(state));
   }
   if (used != file.entries().size())
     throw Error(
-        fmt::format("{}: is about parameters that this run does not have: resume with the config of the run",
+        fmt::format("{}: is about parameters that this run does not have, or moves by another rule: resume "
+                    "with the config of the run",
                     path.string()));
   for (auto& [parameter, master] : restored) parameter.copy_(master);
   states_ = std::move(states);

@@ -31,7 +31,7 @@ void copy_from_the_first(Group& group, torch::nn::Module& module) {
 
 }  // namespace
 
-OptimizerState Parallel::whole_state(const AdamW& optimizer) {
+OptimizerState Parallel::whole_state(const Optimizer& optimizer) {
   if (!group().is_first()) return {};
   OptimizerState result = optimizer.state();
   for (auto& [name, tensor] : result) tensor = tensor.clone();

@@ -18,7 +18,7 @@ ShardingCost data_parallel(const ShardedSizes& s) {
   ShardingCost cost;
   cost.parameters = dense * static_cast<double>(s.parameter_bytes);
   cost.tables = tables * static_cast<double>(s.parameter_bytes);
-  cost.optimizer = (dense + tables) * static_cast<double>(s.optimizer_bytes);
+  cost.optimizer = s.optimizer;
   // The rows of every micro-batch lie there until they are merged.
   const double merging = static_cast<double>(touched) * row + (s.micro_batches > 1 ? own * row : 0);
   if (s.world == 1) {

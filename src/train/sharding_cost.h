@@ -14,7 +14,7 @@ struct ShardedSizes {
   int64_t dense = 0;            // elements, without n-gram tables
   int64_t tables = 0;           // elements of n-gram tables
   int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
-  int64_t optimizer_bytes = 8;  // of an element: two moments, and with bfloat16 a master
+  double optimizer = 0;         // bytes of the optimizer's state, whole, masters included
   int64_t row_bytes = 0;        // of a table row's gradient, its id included
   int64_t table_rows = 0;       // of all tables
   int64_t rows_of_batch = 0;    // that a micro-batch touches, at most

@@ -86,7 +86,7 @@ at::Tensor Zero1::squared_norms(const Gradients& gradients, std::span<const std:
   return squares;
 }
 
-void Zero1::step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+void Zero1::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
   optimizer.step(gradients, clip, factor);
   put_together();
 }
@@ -128,7 +128,7 @@ void Zero1::put_together() {
     }
 }
 
-OptimizerState Zero1::whole_state(const AdamW& optimizer) {
+OptimizerState Zero1::whole_state(const Optimizer& optimizer) {
   const at::NoGradGuard no_grad;
   std::map<std::string, at::Tensor> own;
   for (const auto& [name, tensor] : optimizer.state()) own[name] = tensor;

@@ -21,8 +21,8 @@ class Zero1 : public DataParallel {
 
   Parts parts() const override { return parts_of(group().rank()); }
   at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) override;
-  void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
-  OptimizerState whole_state(const AdamW& optimizer) override;
+  void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
+  OptimizerState whole_state(const Optimizer& optimizer) override;
 
  protected:
   Group::Pending send(const Buckets::Bucket& bucket, std::string_view what) override;

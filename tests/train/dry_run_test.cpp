@@ -19,6 +19,8 @@
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
+#include "blt/model/parameters.h"
+#include "blt/model/report.h"
 #include "blt/train/trainer.h"
 #include "train/ranks.h"
 #include "train/small_model.h"
@@ -116,6 +118,8 @@ TEST(DryRun, SaysTheMemoryOfSeveralMicroBatchesOfBfloat16AndOfDropout) {
   config.model->local_decoder.dropout = config.model->latent_transformer.dropout = 0.1;
   config.train.optimizer.groups = {{.pattern = "local_encoder.*", .frozen = true}};
   expect_memory(config, 2, 1024, "dropout and a frozen encoder");
+  config.train.optimizer.matrices = RuleKind::kMuon;
+  expect_memory(config, 2, 1024, "dropout, a frozen encoder and Muon");
 }
 
 // Counts what a rank receives, as rings do the transfers.

@@ -16,9 +16,9 @@ namespace {
 using testing::sequence;
 using testing::small_config;
 
-AdamWConfig config_with(double learning_rate, double weight_decay = 0.1,
-                        std::vector<ParameterGroup> groups = {}) {
-  AdamWConfig config;
+OptimizerConfig config_with(double learning_rate, double weight_decay = 0.1,
+                            std::vector<ParameterGroup> groups = {}) {
+  OptimizerConfig config;
   config.learning_rate = learning_rate;
   config.weight_decay = weight_decay;
   config.groups = std::move(groups);
@@ -33,7 +33,7 @@ void copy_parameters(const torch::nn::Module& from, torch::nn::Module& to) {
 
 // AdamW as its paper writes it, on dense gradients, in double.
 struct DenseAdamW {
-  AdamWConfig config;
+  OptimizerConfig config;
   std::map<std::string, torch::Tensor> m = {}, v = {};
   int64_t step = 0;
 
@@ -58,8 +58,8 @@ TEST(AdamW, MovesEveryParameterAndEveryRowAsDenseAdamWDoes) {
   torch::manual_seed(1);
   Blt model(small_config()), reference(small_config());
   copy_parameters(*model, *reference);
-  const AdamWConfig config = config_with(1e-2, 0.3);
-  AdamW optimizer(config);
+  const OptimizerConfig config = config_with(1e-2, 0.3);
+  Optimizer optimizer(config);
   DenseAdamW dense;
   dense.config = config;
   const std::vector<Batch> batches = {Batch::pack({sequence("the first text")}),
@@ -125,7 +125,7 @@ TEST(AdamW, AStepThatIsNotFiniteChangesNothing) {
   torch::manual_seed(1);
   Blt model(small_config());
   const Batch batch = Batch::pack({sequence("some text")});
-  AdamW optimizer(config_with(1e-2));
+  Optimizer optimizer(config_with(1e-2));
   next_id_loss(model(batch), batch).sum.backward();
   Gradients gradients = take_gradients(*model);
   optimizer.step(gradients, clip(gradients, 1.0), 1.0);
@@ -144,7 +144,7 @@ TEST(AdamW, AStepThatIsNotFiniteChangesNothing) {
 }
 
 // One step of a model on a text; what its parameters are afterwards.
-std::map<std::string, torch::Tensor> step_of(Blt& model, AdamW& optimizer, const std::string& text,
+std::map<std::string, torch::Tensor> step_of(Blt& model, Optimizer& optimizer, const std::string& text,
                                              bool masked = false) {
   const Batch batch = Batch::pack({sequence(text)});
   next_id_loss(model(batch), batch).sum.backward();
@@ -162,7 +162,7 @@ TEST(AdamW, TheVeryFirstStepMayBeMaskedByTheLoss) {
   torch::manual_seed(1);
   Blt model(small_config()), other(small_config());
   copy_parameters(*model, *other);
-  AdamW optimizer(config_with(1e-2)), fresh(config_with(1e-2));
+  Optimizer optimizer(config_with(1e-2)), fresh(config_with(1e-2));
   const auto before = model->named_parameters();
   const auto masked = step_of(model, optimizer, "some text", /*masked=*/true);
   for (const auto& [name, value] : masked)
@@ -176,9 +176,9 @@ TEST(AdamW, LazyLeavesRowsAloneThatWereNotTouched) {
   torch::manual_seed(1);
   Blt exact(small_config()), lazy(small_config());
   copy_parameters(*exact, *lazy);
-  AdamWConfig lazy_config = config_with(1e-2);
+  OptimizerConfig lazy_config = config_with(1e-2);
   lazy_config.table_update = TableUpdate::kLazy;
-  AdamW exact_optimizer(config_with(1e-2)), lazy_optimizer(lazy_config);
+  Optimizer exact_optimizer(config_with(1e-2)), lazy_optimizer(lazy_config);
   const torch::Tensor initial = exact->local_encoder->embedding->ngram_table.detach().clone();
   const auto a = step_of(exact, exact_optimizer, "abcabc"), b = step_of(lazy, lazy_optimizer, "abcabc");
   const torch::Tensor moved = (b.at(kTable) != initial).any(1);
@@ -191,7 +191,7 @@ TEST(AdamW, LazyLeavesRowsAloneThatWereNotTouched) {
 }
 
 // Masters by the names of their parameters, as checkpoints have them.
-std::map<std::string, torch::Tensor> masters_of(const AdamW& optimizer) {
+std::map<std::string, torch::Tensor> masters_of(const Optimizer& optimizer) {
   const blt_test::TemporaryFolder folder;
   save_optimizer(folder / "optimizer.safetensors", optimizer.state());
   const SafetensorsFile file(folder / "optimizer.safetensors");
@@ -207,8 +207,8 @@ TEST(Masters, MoveAsFloat32ParametersDoAndTheParametersAreTheyRounded) {
   torch::manual_seed(1);
   Blt model(small_config()), reference(small_config());  // whose parameters only stand for numbers
   copy_parameters(*model, *reference);
-  const AdamWConfig config = config_with(1e-2, 0.3);
-  AdamW optimizer(config);
+  const OptimizerConfig config = config_with(1e-2, 0.3);
+  Optimizer optimizer(config);
   optimizer.narrow(*model);
   DenseAdamW dense;
   dense.config = config;
@@ -243,7 +243,7 @@ TEST(Masters, MoveAsFloat32ParametersDoAndTheParametersAreTheyRounded) {
 // Steps that bfloat16 would round away: 1 - 0.0001 is 1 there, each time.
 TEST(Masters, AddUpUpdatesThatAreTooSmallForTheParameter) {
   RmsNorm norm(4, 1e-5);
-  AdamW optimizer(config_with(1e-4, 0.0));
+  Optimizer optimizer(config_with(1e-4, 0.0));
   optimizer.narrow(*norm);
   const auto step = [&] {
     Gradients gradients;
@@ -264,7 +264,7 @@ TEST(Masters, AddUpUpdatesThatAreTooSmallForTheParameter) {
 
 TEST(Masters, GradientsOfSeveralBackwardPassesAddUpInFloat32) {
   RmsNorm norm(4, 1e-5);
-  AdamW optimizer(config_with(1e-4));
+  Optimizer optimizer(config_with(1e-4));
   optimizer.narrow(*norm);
   for (const double factor : {256.0, 1.0, 0.25}) (norm->weight * factor).sum().backward();
   const Gradients gradients = take_gradients(*norm);
@@ -277,9 +277,9 @@ TEST(Masters, OfTablesMoveLazilyToo) {
   Blt exact(small_config()), lazy(small_config());
   copy_parameters(*exact, *lazy);
   const torch::Tensor initial = exact->local_encoder->embedding->ngram_table.detach().clone();
-  AdamWConfig lazy_config = config_with(1e-2);
+  OptimizerConfig lazy_config = config_with(1e-2);
   lazy_config.table_update = TableUpdate::kLazy;
-  AdamW exact_optimizer(config_with(1e-2)), lazy_optimizer(lazy_config);
+  Optimizer exact_optimizer(config_with(1e-2)), lazy_optimizer(lazy_config);
   exact_optimizer.narrow(*exact);
   lazy_optimizer.narrow(*lazy);
   auto a = step_of(exact, exact_optimizer, "abcabc"), b = step_of(lazy, lazy_optimizer, "abcabc");
@@ -308,7 +308,7 @@ TEST(Masters, GoOnFromAFileOfEitherType) {
                    (to_narrow ? "bfloat16" : "float32"));
       torch::manual_seed(1);
       Blt model(small_config()), again(small_config());
-      AdamW optimizer(config_with(1e-2)), resumed(config_with(1e-2));
+      Optimizer optimizer(config_with(1e-2)), resumed(config_with(1e-2));
       if (from_narrow) optimizer.narrow(*model);
       step_of(model, optimizer, "some text");
       const auto file = folder / "optimizer.safetensors";
@@ -340,7 +340,7 @@ TEST(Masters, AreAskedForByAStep) {
   norm->to(torch::kBFloat16);
   Gradients gradients;
   gradients.dense.push_back({"weight", norm->weight, torch::ones({4})});
-  AdamW optimizer(config_with(1e-4));
+  Optimizer optimizer(config_with(1e-4));
   EXPECT_THROW(optimizer.step(gradients, clip(gradients, 0), 1.0), c10::Error);
   EXPECT_THROW(optimizer.narrow(*norm), c10::Error);
 }
@@ -349,7 +349,7 @@ TEST(AdamW, GoesOnFromItsFile) {
   const blt_test::TemporaryFolder folder;
   torch::manual_seed(1);
   Blt model(small_config()), again(small_config());
-  AdamW optimizer(config_with(1e-2)), resumed(config_with(1e-2));
+  Optimizer optimizer(config_with(1e-2)), resumed(config_with(1e-2));
   step_of(model, optimizer, "some text");
   save_optimizer(folder / "optimizer.safetensors", optimizer.state());
   resumed.load(folder / "optimizer.safetensors", *model);
@@ -369,12 +369,12 @@ TEST(ParameterGroups, ScaleRatesChooseDecayAndFreeze) {
   torch::manual_seed(1);
   Blt plain(small_config()), grouped(small_config());
   copy_parameters(*plain, *grouped);
-  const std::vector<ParameterGroup> groups = {{"*norm.weight", 1.0, 0.5, false},
-                                              {"local_decoder.*", 0.5, std::nullopt, false},
-                                              {"*.ngram_table", 1.0, std::nullopt, true},
-                                              {"*", 1.0, 0.0, false}};
-  AdamW plain_optimizer(config_with(1e-2, 0.0));
-  AdamW optimizer(config_with(1e-2, 0.0, groups));
+  const std::vector<ParameterGroup> groups = {{"*norm.weight", 1.0, 0.5, {}, false},
+                                              {"local_decoder.*", 0.5, std::nullopt, {}, false},
+                                              {"*.ngram_table", 1.0, std::nullopt, {}, true},
+                                              {"*", 1.0, 0.0, {}, false}};
+  Optimizer plain_optimizer(config_with(1e-2, 0.0));
+  Optimizer optimizer(config_with(1e-2, 0.0, groups));
   freeze_groups(*grouped, groups);
   // Without decay and with the same first gradient, a first step of AdamW is proportional to its rate.
   std::map<std::string, torch::Tensor> start;
@@ -390,8 +390,8 @@ TEST(ParameterGroups, ScaleRatesChooseDecayAndFreeze) {
       EXPECT_TRUE(torch::allclose(other, one * (name.starts_with("local_decoder.") ? 0.5 : 1.0), 1e-2, 2e-5))
           << name;
   }
-  EXPECT_THROW(freeze_groups(*grouped, {{"local_decodr.*", 1.0, std::nullopt, false}}), Error);
-  EXPECT_THROW(freeze_groups(*grouped, {{"*", 1.0, std::nullopt, true}}), Error);
+  EXPECT_THROW(freeze_groups(*grouped, {{"local_decodr.*", 1.0, std::nullopt, {}, false}}), Error);
+  EXPECT_THROW(freeze_groups(*grouped, {{"*", 1.0, std::nullopt, {}, true}}), Error);
 }
 
 TEST(Gradients, AreTakenOnceAndClippedByTheNormOfAllOfThem) {

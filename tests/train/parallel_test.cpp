@@ -202,7 +202,7 @@ TEST(Parallel, ParametersThatOnlySomeRanksUseMoveAndUnusedOnesStay) {
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       const auto module = std::make_shared<PartlyUsedImpl>(/*uses_second=*/group->rank() == 1);
       const auto parallel = make_parallel({.sharding = sharding, .bucket_mib = 25}, group, *module);
-      AdamW optimizer({}, parallel->parts());
+      Optimizer optimizer({}, parallel->parts());
       for (int step = 0; step < 2; ++step) {
         const bool uses = module->uses_second_;
         // The second micro-batch does not use what the first did.

@@ -17,7 +17,7 @@ struct Gradients {
     std::string name;
     at::Tensor parameter;
     // The parameter's shape, or one dimension with the part that this rank's optimizer moves (Parts in optimizer.h); float32 too where
-    // AdamW::narrow made the parameter bfloat16.
+    // Optimizer::narrow made the parameter bfloat16.
     at::Tensor gradient;
   };
   struct Rows {

@@ -1,4 +1,4 @@
-// AdamW over dense parameters and over the touched rows of n-gram tables.
+// What moves the parameters: a rule for each of them, AdamW or Muon, over dense parameters and over the touched rows of n-gram tables.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,11 +31,23 @@ struct EnumNames<TableUpdate> {
                                                                          {TableUpdate::kLazy, "lazy"}};
 };
 
+// How a parameter moves.
+enum class RuleKind {
+  kAdamW,  // by its own moments, element by element
+  kMuon,   // a matrix as a whole, along its orthogonalized momentum
+};
+template <>
+struct EnumNames<RuleKind> {
+  static constexpr std::pair<RuleKind, std::string_view> kValues[] = {{RuleKind::kAdamW, "adamw"},
+                                                                      {RuleKind::kMuon, "muon"}};
+};
+
 // Settings of the parameters whose names match a pattern.
 struct ParameterGroup {
   std::string pattern = {};
   double learning_rate_scale = 1.0;
   std::optional<double> weight_decay = {};
+  std::optional<RuleKind> rule = {};
   bool frozen = false;
 
   static void fields(auto& self, auto&& field) {
@@ -43,17 +56,31 @@ struct ParameterGroup {
     field("learning_rate_scale", self.learning_rate_scale, "Multiplies their learning rate.", at_least(0));
     field("weight_decay", self.weight_decay, "Their decay. Default: the optimizer's, 0 for norm gains.",
           at_least(0));
+    field("rule", self.rule,
+          "What moves them. Default: optimizer.matrices for the matrices inside layers, adamw for all else.");
     field("frozen", self.frozen, "Whether they stay as they are.");
   }
   void validate(Errors& errors) const;
 };
 
-struct AdamWConfig {
+struct MuonConfig {
+  double momentum = 0.95;
+  int64_t iterations = 5;
+
+  static void fields(auto& self, auto&& field) {
+    field("momentum", self.momentum, "Decay of the sum of gradients, per step.", between(0, 0.999999));
+    field("iterations", self.iterations, "Newton-Schulz steps that make the update orthogonal.", at_least(1));
+  }
+};
+
+struct OptimizerConfig {
   double learning_rate = 4e-4;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.1;
+  RuleKind matrices = RuleKind::kAdamW;
+  MuonConfig muon = {};
   TableUpdate table_update = TableUpdate::kExact;
   std::vector<ParameterGroup> groups = {};
 
@@ -64,12 +91,18 @@ struct AdamWConfig {
     field("eps", self.eps, "Added to the root of the mean square.", above(0));
     field("weight_decay", self.weight_decay,
           "Decoupled decay per step, times the learning rate; matrices and tables only.", at_least(0));
+    field("matrices", self.matrices,
+          "What moves the matrices inside layers: adamw, or muon, which does without the mean of squared "
+          "gradients. Embeddings, tables, norm gains and the output head move by adamw in any case. muon "
+          "needs whole matrices: parallel.sharding none.");
+    field("muon", self.muon, "Muon, where it moves something.");
     field("table_update", self.table_update,
           "Rows of n-gram tables that a step did not touch: exact moves them as dense AdamW would, lazy "
           "leaves them.");
     field("groups", self.groups,
           "Exceptions for some parameters; the first pattern that matches a name counts.");
   }
+  bool uses(RuleKind rule) const;  // whether it may move something
 };
 
 // Applies what groups say about a module before it is trained: frozen parameters take no gradient from here on. Throws blt::Error when
@@ -83,23 +116,24 @@ struct Part {
 // By name; parameters that are not there are whole.
 using Parts = std::map<std::string, Part>;
 
-// An optimizer's tensors: NAME.exp_avg, NAME.exp_avg_sq, NAME.step, and NAME.master of parameters that are bfloat16, for each parameter
-// that has any, sorted by its name.
+class UpdateRule;
+
+// An optimizer's tensors: of each parameter that has any those of its rule (AdamW: NAME.exp_avg and NAME.exp_avg_sq, Muon:
+// NAME.momentum), NAME.step, and NAME.master of parameters that are bfloat16. Sorted by its name.
 using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
-constexpr const char* kStateSuffixes[] = {".exp_avg", ".exp_avg_sq", ".step", ".master"};
+constexpr const char* kStateSuffixes[] = {".exp_avg", ".exp_avg_sq", ".momentum", ".step", ".master"};
 // As safetensors. Each at the shape of its parameter, .step [].
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
-// AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not
-// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
+// Moves each parameter by its rule (src/train/update_rule.h has them, with their sources). Decay on matrices and tables, not on norm
+// gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
 // float32 master of each that the optimizer owns and moves: updates that are too small for bfloat16 add up there. Not thread-safe.
-//
-// Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
-class AdamW {
+class Optimizer {
  public:
-  // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest.
-  explicit AdamW(AdamWConfig config, Parts parts = {})
-      : config_(std::move(config)), parts_(std::move(parts)) {}
+  // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest. Throws
+  // blt::Error where muon would have to move parts.
+  explicit Optimizer(OptimizerConfig config, Parts parts = {});
+  ~Optimizer();
 
   // Turns the parameters of a module, float32, into bfloat16, and keeps the values of those that take gradients as their masters: from
   // here on a parameter is its master, rounded. Their gradients stay float32, so that those of several backward passes are added up in
@@ -110,6 +144,9 @@ class AdamW {
   // nothing. Gradients are float32; parameters are those of a module that was narrowed, or float32.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
 
+  // What the rules keep of a parameter once it has been moved, in bytes, without its master.
+  int64_t state_bytes(const std::string& name, const at::Tensor& parameter) const;
+
   // Not copied. Of a part: flat.
   OptimizerState state() const;
   // Replaces the state. Masters in the file replace the parameters, whichever type those have now: a run can go on in the other one.
@@ -119,17 +156,21 @@ class AdamW {
 
  private:
   struct State {
-    at::Tensor exp_avg, exp_avg_sq;
-    at::Tensor step = {};    // [] float32: steps taken by this parameter
-    at::Tensor master = {};  // of a bfloat16 parameter
+    const UpdateRule* rule = nullptr;      // null before the first step
+    std::vector<at::Tensor> of_rule = {};  // rule->state_names()
+    at::Tensor step = {};                  // [] float32: steps taken by this parameter
+    at::Tensor master = {};                // of a bfloat16 parameter
   };
   // This optimizer's part of a tensor at the shape of the parameter.
   at::Tensor part(const std::string& name, const at::Tensor& whole) const;
   // What a step moves: the master, or (its part of) the parameter itself. Its moments are there afterwards.
   at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter) const;
 
-  AdamWConfig config_;
+  const UpdateRule& rule_of(const std::string& name, const at::Tensor& parameter) const;
+
+  OptimizerConfig config_;
   Parts parts_;
+  std::map<RuleKind, std::unique_ptr<UpdateRule>> rules_;
   std::map<std::string, State> states_;
 };
 

@@ -71,11 +71,11 @@ class Parallel {
     return blt::squared_norms(gradients, modules);
   }
   // Moves the parameters; afterwards they are whole, and the same on all ranks.
-  virtual void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+  virtual void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
   // A copy of the optimizer's state, its parts put together, at rank 0; others get nothing.
-  virtual OptimizerState whole_state(const AdamW& optimizer);
+  virtual OptimizerState whole_state(const Optimizer& optimizer);
 
  protected:
   explicit Parallel(std::shared_ptr<Group> group) : group_(std::move(group)) {}

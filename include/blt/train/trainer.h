@@ -55,7 +55,7 @@ struct TrainConfig {
   double max_grad_norm = 1.0;
   std::optional<double> peak_tflops = {};
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
-  AdamWConfig optimizer = {};
+  OptimizerConfig optimizer = {};
   ScheduleConfig schedule = {};
   int64_t log_every = 10;
   int64_t eval_every = 0;
@@ -77,7 +77,7 @@ struct TrainConfig {
         above(0));
     field("on_nonfinite", self.on_nonfinite,
           "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
-    field("optimizer", self.optimizer, "AdamW.");
+    field("optimizer", self.optimizer, "What moves the parameters.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("log_every", self.log_every, "Steps between log lines.", at_least(1));
     field("eval_every", self.eval_every,
@@ -170,7 +170,7 @@ class Trainer {
 
   StepStats train_step();
 
-  const AdamW& optimizer() const { return optimizer_; }
+  const Optimizer& optimizer() const { return optimizer_; }
   const std::vector<std::string>& modules() const { return modules_; }  // those of StepStats::module_norms
   Parallel& parallel() const { return *parallel_; }
   int64_t step() const { return step_; }        // steps done
@@ -187,7 +187,7 @@ class Trainer {
   TrainConfig config_;
   TrainerParts parts_;
   std::unique_ptr<Parallel> parallel_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   std::vector<std::string> modules_;  // gradient_modules()
   int64_t step_ = 0, skipped_ = 0;
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output

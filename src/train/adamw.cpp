@@ -1,0 +1,69 @@
+#include <ATen/ops/_fused_adamw.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "blt/ops/row_adamw.h"
+#include "train/update_rule.h"
+
+namespace blt {
+namespace {
+
+class AdamW : public UpdateRule {
+ public:
+  explicit AdamW(const OptimizerConfig& config) : config_(config) {}
+
+  std::span<const std::string_view> state_names() const override {
+    static constexpr std::string_view kNames[] = {"exp_avg", "exp_avg_sq"};
+    return kNames;
+  }
+
+  void step(const std::vector<Update>& updates, const ClipResult& clip) const override {
+    struct Tensors {
+      std::vector<at::Tensor> targets, gradients, exp_avgs, exp_avg_sqs, steps;
+    };
+    std::map<std::pair<double, double>, Tensors> dense;  // those with equal rates move in one call
+    for (const Update& update : updates) {
+      if (update.rows != nullptr) {
+        move_rows(update, clip);
+        continue;
+      }
+      Tensors& tensors = dense[{update.learning_rate, update.weight_decay}];
+      tensors.targets.push_back(update.target);
+      tensors.gradients.push_back(update.gradient);
+      tensors.exp_avgs.push_back(update.state[0]);
+      tensors.exp_avg_sqs.push_back(update.state[1]);
+      tensors.steps.push_back(update.step);
+    }
+    const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
+    for (auto& [rates, t] : dense)
+      at::_fused_adamw_(t.targets, t.gradients, t.exp_avgs, t.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, t.steps,
+                        rates.first, config_.beta1, config_.beta2, rates.second, config_.eps,
+                        /*amsgrad=*/false, /*maximize=*/false, unscale, clip.found_inf);
+  }
+
+ private:
+  void move_rows(const Update& update, const ClipResult& clip) const {
+    at::Tensor table = update.target, exp_avg = update.state[0], exp_avg_sq = update.state[1];
+    const auto step = static_cast<int64_t>(update.step.item<float>());
+    ops::row_adamw_(table, exp_avg, exp_avg_sq, *update.rows, clip.scale,
+                    {.learning_rate = update.learning_rate,
+                     .beta1 = config_.beta1,
+                     .beta2 = config_.beta2,
+                     .eps = config_.eps,
+                     .weight_decay = update.weight_decay,
+                     .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
+                     .touched_only = config_.table_update == TableUpdate::kLazy});
+  }
+
+  OptimizerConfig config_;
+};
+
+}  // namespace
+
+std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config) {
+  return std::make_unique<AdamW>(config);
+}
+
+}  // namespace blt

@@ -1,0 +1,55 @@
+// How parameters move: one rule for each kind of optimizer. The optimizer (blt/train/optimizer.h) says which rule moves which parameter and
+// keeps their state.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "blt/train/optimizer.h"
+
+namespace blt {
+
+// One parameter's update. What a step whose clip found a NaN or an infinity would do is masked: it changes nothing.
+struct Update {
+  std::string_view name = {};
+  at::Tensor target =
+      {};  // float32, moved in place: the parameter (or the optimizer's part of it), or its master
+  at::Tensor gradient = {};            // float32, like target; undefined where there are rows
+  const RowGradient* rows = nullptr;   // of an n-gram table, whose target is [rows, C]
+  std::vector<at::Tensor> state = {};  // UpdateRule::state_names(), like target; moved in place
+  at::Tensor step = {};                // [] float32: steps taken, with this one
+  double learning_rate = 0.0;
+  double weight_decay = 0.0;  // decoupled, times the learning rate
+};
+
+// Not thread-safe.
+class UpdateRule {
+ public:
+  virtual ~UpdateRule() = default;
+  // The tensors that it keeps of a parameter, each of the parameter's shape and 0 at first.
+  virtual std::span<const std::string_view> state_names() const = 0;
+  virtual void step(const std::vector<Update>& updates, const ClipResult& clip) const = 0;
+};
+
+// AdamW; rows of n-gram tables by ops/row_adamw.h, without a dense gradient. Decay as in Update.
+//
+// Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
+std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config);
+
+// Muon, for whole matrices [out, in] alone: a matrix moves along its momentum (Nesterov's), made orthogonal by Newton-Schulz steps, times
+// 0.2 sqrt(max(out, in)). With that factor an element moves about as far as AdamW would move it, so that both rules share one learning rate and
+// one decay.
+//
+// Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), the iteration and its coefficients; Liu et al., Muon
+// is Scalable for LLM Training (arXiv:2502.16982), section 2.2, the factor and the decay.
+std::unique_ptr<UpdateRule> make_muon(const OptimizerConfig& config);
+
+// The matrix [out, in] with its singular values brought near 1 (0.7 to 1.2) by so many steps; float32.
+at::Tensor orthogonalized(const at::Tensor& matrix, int64_t steps);
+
+}  // namespace blt
