@@ -15,6 +15,7 @@ namespace blt {
 // What a model directory needs besides its model to be a checkpoint.
 constexpr const char* kTrainerStateFile = "trainer_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kEmaFolder = "ema";  // a model directory; there where the run averages its weights
 
 // Fills a temporary folder by calling `save` with it, renames it to `output/step_<step>`, points the links `latest` and `best`, then
 // removes what the policy does not keep. Returns the checkpoint's folder. Throws blt::Error when the disk does not take it: then everything

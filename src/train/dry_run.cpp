@@ -105,18 +105,27 @@ Training blt_training(const RunConfig& config, const Blt& model) {
   return stage;
 }
 
+// Batches of a step, where it has most of them.
+int64_t most_accumulated(const TrainConfig& train) {
+  int64_t most = train.accumulate_at(0);
+  for (const AccumulateFrom& from : train.accumulate_from)
+    if (from.step < train.steps) most = std::max(most, from.batches);
+  return most;
+}
+
 // What a rank's memory holds in a stage.
 struct StageCost {
   ShardedSizes sizes;
   ShardingCost sharding;
   StepMemory step;
   double backward = 0;  // at its peak, besides what is held from step to step
+  double average = 0;   // of the weights, at rank 0
   double held() const {
-    return sharding.parameters + sharding.tables + sharding.optimizer + sharding.gradients;
+    return sharding.parameters + sharding.tables + sharding.optimizer + sharding.gradients + average;
   }
   double passing() const { return std::max({backward, sharding.exchange, sharding.update}); }
   // A copy of the parameters and of the whole optimizer state.
-  double checkpoint() const { return sharding.parameters + sharding.tables + sizes.optimizer; }
+  double checkpoint() const { return sharding.parameters + sharding.tables + sizes.optimizer + average; }
 };
 
 StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
@@ -142,12 +151,14 @@ StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
   }
   sizes.dense -= sizes.tables;
   sizes.parameter_bytes = narrow ? 2 : 4;
-  sizes.micro_batches = stage.train->accumulate;
+  sizes.micro_batches = most_accumulated(*stage.train);
   sizes.world = world;
   for (const auto& item : stage.module->named_parameters())
     if (item.value().requires_grad())
       sizes.optimizer += static_cast<double>(optimizer.state_bytes(item.key(), item.value()) +
                                              (narrow ? 4 * item.value().numel() : 0));
+  if (const auto& ema = stage.train->ema)
+    cost.average = 4 * static_cast<double>(sizes.dense + (ema->tables ? sizes.tables : 0));
   cost.sharding = sharding_cost(sharding, sizes);
   int64_t frozen = 0;
   for (const at::Tensor& parameter : stage.module->parameters())
@@ -196,6 +207,7 @@ void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, dou
     page.gib("n-gram tables", cost.sharding.tables, fmt::format("{} of {}", millions(sizes.tables), type));
   page.gib("optimizer", cost.sharding.optimizer,
            train.compute == Compute::kBfloat16 ? "moments and masters, float32" : "moments, float32");
+  if (cost.average > 0) page.gib("average of the weights", cost.average, "float32, at rank 0");
   if (cost.sharding.gradients > 0) page.gib("gradients", cost.sharding.gradients, "float32, in buckets");
   if (entropy_model > 0) page.gib("entropy model", entropy_model, "weights, and packed for products");
   page.title("  and for a while the largest of");

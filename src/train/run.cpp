@@ -87,6 +87,13 @@ std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, cons
       write_settings(folder, settings, kEntropyModelComment);
     };
   };
+  if (settings.train.ema && group->is_first()) {
+    const EntropyModel average(model->config());
+    parts.average = {
+        .module = average.ptr(),
+        .save = [average] { return copy_to_save(average); },
+        .load = [average](const fs::path& folder) { load_weights(folder, Blt(nullptr), average); }};
+  }
   return make_trainer(settings.train, std::move(parts), checkpoint);
 }
 
@@ -136,16 +143,24 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
       return flops * static_cast<double>(computed - before);
     };
   }
-  parts.save = [config, models] {
-    const LoadedModel model{
-        .config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
-        .blt = models.blt,
-        .entropy_model = models.entropy_model};
-    return [write = copy_to_save(model), config](const fs::path& folder) {
+  const auto copy = [config, entropy_model = models.entropy_model](const Blt& blt) {
+    return copy_to_save({.config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
+                         .blt = blt,
+                         .entropy_model = entropy_model});
+  };
+  parts.save = [config, copy, blt = models.blt] {
+    return [write = copy(blt), config](const fs::path& folder) {
       write(folder);
       write_settings(folder, config, kModelComment);
     };
   };
+  if (config.train.ema && group->is_first()) {
+    const Blt average(*config.model);
+    parts.average = {.module = average.ptr(),
+                     .save = [copy, average] { return copy(average); },
+                     .load = [average, entropy_model = models.entropy_model](
+                                 const fs::path& folder) { load_weights(folder, average, entropy_model); }};
+  }
   return make_trainer(config.train, std::move(parts), checkpoint);
 }
 

@@ -21,6 +21,7 @@
 #include "blt/base/signals.h"
 #include "blt/eval/bits_per_byte.h"
 #include "train/checkpoint.h"
+#include "train/ema.h"
 #include "train/progress.h"
 
 namespace blt {
@@ -77,6 +78,19 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
 
+void TrainConfig::validate(Errors& errors) const {
+  for (size_t i = 1; i < accumulate_from.size(); ++i)
+    if (accumulate_from[i].step <= accumulate_from[i - 1].step)
+      errors.add("accumulate_from", "must name steps in increasing order");
+}
+
+int64_t TrainConfig::accumulate_at(int64_t step) const {
+  int64_t batches = accumulate;
+  for (const AccumulateFrom& from : accumulate_from)
+    if (step >= from.step) batches = from.batches;
+  return batches;
+}
+
 Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)),
       parts_(std::move(parts)),
@@ -86,6 +100,8 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       writer_(std::make_unique<CheckpointWriter>()) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
+  if (config_.ema && parts_.average.module)
+    ema_ = std::make_unique<Ema>(*config_.ema, *parts_.model.module, *parts_.average.module);
 }
 
 Trainer::~Trainer() = default;
@@ -139,7 +155,7 @@ Trainer::Outcome Trainer::run() {
 }
 
 StepStats Trainer::train_step() {
-  const std::vector<Batch> batches = take(*parts_.train, config_.accumulate, step_ + 1);
+  const std::vector<Batch> batches = take(*parts_.train, config_.accumulate_at(step_), step_ + 1);
   Group& group = parallel_->group();
   seed_step(parts_.seed, step_, group.rank());
   StepStats stats;
@@ -165,6 +181,7 @@ StepStats Trainer::train_step() {
   stats.clip = clip(squares.sum().sqrt().to(at::kFloat), config_.max_grad_norm, stats.loss);
   parallel_->step(optimizer_, gradients, stats.clip,
                   learning_rate_factor(config_.schedule, step_, config_.steps));
+  if (ema_) ema_->step(step_, stats.clip.found_inf);
   ++step_;
   return stats;
 }
@@ -210,10 +227,13 @@ void Trainer::save() {
   state.put("ranks", parallel_->group().size());
   for (size_t r = 0; r < data.size(); ++r)
     state.put(data_key(r), StateWriter::of(StateReader(data[r], "data")));
+  const std::function<void(const std::filesystem::path&)> save_average =
+      ema_ ? parts_.average.save() : nullptr;
   writer_->start([output = parts_.output, step = step_, keep = keep_policy(), save_model = parts_.save(),
-                  optimizer = std::move(optimizer), state = state.json() + "\n"] {
+                  save_average, optimizer = std::move(optimizer), state = state.json() + "\n"] {
     return write_checkpoint(output, step, keep, [&](const std::filesystem::path& folder) {
       save_model(folder);
+      if (save_average) save_average(folder / kEmaFolder);
       save_optimizer(folder / kOptimizerFile, optimizer);
       write_file(folder / kTrainerStateFile, state);
     });
@@ -242,6 +262,13 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   const auto [end, error] = std::from_chars(best.data(), best.data() + best.size(), best_bits_per_byte_);
   if (error != std::errc() || end != best.data() + best.size())
     throw Error(fmt::format("{}: best_bits_per_byte is no number: {}", file.string(), best));
+  if (ema_) {
+    if (std::filesystem::exists(checkpoint / kEmaFolder))
+      parts_.average.load(checkpoint /
+                          kEmaFolder);  // before masters: what is not averaged is the model's own
+    else
+      log_info("no average of the weights in the checkpoint: it starts with the weights");
+  }
   optimizer_.load(checkpoint / kOptimizerFile, *parts_.model.module);
   load_data(state);
   step_ = state.integer("step");

@@ -87,8 +87,8 @@ class BltTrain : public ToolTest {
 };
 
 TEST_F(BltTrain, TrainsBothModelsFromOneConfig) {
-  const ToolResult trained =
-      train(config("both", {kData, kEntropyModel, kPatching, kModel, kTrain}) + " train.peak_tflops=0.5");
+  const ToolResult trained = train(config("both", {kData, kEntropyModel, kPatching, kModel, kTrain}) +
+                                   " train.peak_tflops=0.5 data.entropy_cache.mib=0");
   EXPECT_LT(bits_per_byte("runs/both/latest"), 5.5);
   EXPECT_LT(bits_per_byte("runs/both/entropy_model/latest"), 5.5);
   std::istringstream metrics(content_of(folder_ / "runs/both/metrics.jsonl"));
@@ -151,6 +151,24 @@ TEST_F(BltTrain, RepeatsItsNumbers) {
   train(both + " seed=2 output=" + file("runs/three"));
   EXPECT_FALSE(content_of(folder_ / "runs/one/latest/model.safetensors") ==
                content_of(folder_ / "runs/three/latest/model.safetensors"));
+}
+
+TEST_F(BltTrain, MovesMatricesByMuonAveragesItsWeightsAndGoesOnBitForBit) {
+  const std::string path = config("ema", {kData, kEntropyModel, kPatching, kModel, kTrain}) +
+                           " train.ema={} train.optimizer.matrices=muon entropy_model.train.ema={} "
+                           "'train.accumulate_from=[{step: 4, batches: 2}]'";
+  train(path);
+  train(path + " train.steps=6 output=" + file("runs/rest"));
+  train(path + " --resume auto output=" + file("runs/rest"));
+  for (const char* model : {"latest", "latest/ema", "entropy_model/latest", "entropy_model/latest/ema"})
+    EXPECT_TRUE(content_of(folder_ / "runs/ema" / model / "model.safetensors") ==
+                content_of(folder_ / "runs/rest" / model / "model.safetensors"))
+        << model;
+  EXPECT_LT(bits_per_byte("runs/ema/latest/ema"), 6.5);
+  EXPECT_LT(bits_per_byte("runs/ema/entropy_model/latest/ema"), 6.5);
+  EXPECT_NE(bits_per_byte("runs/ema/latest/ema"), bits_per_byte("runs/ema/latest"));
+  expect_error(path + " parallel.sharding=zero1 output=" + file("runs/parts"),
+               {"train.optimizer", "muon moves whole matrices"});
 }
 
 TEST_F(BltTrain, LogsTheMeansOfTheStepsSinceTheLastLine) {

@@ -201,6 +201,12 @@ TEST(DryRun, SaysWhetherItFits) {
   const double state = 8 * 103e6;
   EXPECT_NEAR(dry_run(config, {.world = 8}).step_bytes - dry_run(divided, {.world = 8}).step_bytes,
               state * 7 / 8, 0.02 * state);
+  RunConfig averaged = config;
+  averaged.train.ema = EmaConfig{};
+  const MetaParameters shapes_only;
+  const ParameterReport parameters = parameter_report(*Blt(*config.model));
+  EXPECT_DOUBLE_EQ(dry_run(averaged, {}).step_bytes - dry_run(config, {}).step_bytes,
+                   4.0 * static_cast<double>(parameters.total - parameters.ngram_tables));
   RunConfig nothing;
   nothing.patching.rule = SpacePatching{};
   EXPECT_THROW(dry_run(nothing, {}), Error);

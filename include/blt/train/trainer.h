@@ -28,6 +28,7 @@
 namespace blt {
 
 class CheckpointWriter;
+class Ema;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
 enum class OnNonfinite {
@@ -48,15 +49,42 @@ struct EnumNames<Compute> {
                                                                      {Compute::kBfloat16, "bfloat16"}};
 };
 
+// An exponential moving average of the weights.
+struct EmaConfig {
+  double decay = 0.9999;
+  bool tables = false;
+
+  static void fields(auto& self, auto&& field) {
+    field("decay", self.decay,
+          "What stays of the average in a step; in the first ones less, (1 + step) / (10 + step).",
+          between(0, 0.99999999));
+    field("tables", self.tables,
+          "Whether n-gram tables are averaged too, which takes 4 bytes an element; else it has the model's.");
+  }
+};
+
+// From a step on, another number of batches in each.
+struct AccumulateFrom {
+  int64_t step = 0;
+  int64_t batches = 1;
+
+  static void fields(auto& self, auto&& field) {
+    field("step", self.step, "Steps done before.", at_least(0));
+    field("batches", self.batches, "train.accumulate from then on.", at_least(1));
+  }
+};
+
 struct TrainConfig {
   int64_t steps = 1000;
   int64_t accumulate = 1;
+  std::vector<AccumulateFrom> accumulate_from = {};
   Compute compute = Compute::kFloat32;
   double max_grad_norm = 1.0;
   std::optional<double> peak_tflops = {};
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
   OptimizerConfig optimizer = {};
   ScheduleConfig schedule = {};
+  std::optional<EmaConfig> ema = {};
   int64_t log_every = 10;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 0;
@@ -65,6 +93,9 @@ struct TrainConfig {
   static void fields(auto& self, auto&& field) {
     field("steps", self.steps, "Optimizer steps.", at_least(1));
     field("accumulate", self.accumulate, "Batches whose gradients are added up in a step.", at_least(1));
+    field("accumulate_from", self.accumulate_from,
+          "A batch that grows: other numbers from later steps on, in their order, such as [{step: 1000, "
+          "batches: 4}].");
     field("compute", self.compute,
           "Type of parameters and activations. With bfloat16 the optimizer owns a float32 master of every "
           "parameter, and checkpoints hold both.");
@@ -79,6 +110,10 @@ struct TrainConfig {
           "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
     field("optimizer", self.optimizer, "What moves the parameters.");
     field("schedule", self.schedule, "The learning rate over the steps.");
+    field("ema", self.ema,
+          "An average of the weights over the steps, which checkpoints hold as a model directory of its own, "
+          "ema/; "
+          "none: no average. Validation is of the weights that are trained.");
     field("log_every", self.log_every, "Steps between log lines.", at_least(1));
     field("eval_every", self.eval_every,
           "Steps between validations; 0: only at the end. One that is better than all before is saved.",
@@ -88,6 +123,8 @@ struct TrainConfig {
     field("keep_checkpoints", self.keep_checkpoints,
           "How many of the newest checkpoints stay, besides the best by validation; 0: all.", at_least(0));
   }
+  void validate(Errors& errors) const;
+  int64_t accumulate_at(int64_t step) const;  // batches of step `step`, from 0
 };
 
 // A module, and how it turns a batch into [T, V] logits.
@@ -116,6 +153,15 @@ struct TrainerParts {
   // Copies the model, and gives what fills an empty folder with it as a model directory, on another thread, while the training goes on.
   // Called at the first rank; may be empty.
   std::function<std::function<void(const std::filesystem::path&)>()> save = {};
+  // Where averages of the weights go; asked for with config.ema, and at the first rank alone.
+  struct Average {
+    std::shared_ptr<torch::nn::Module> module =
+        {};  // with the model's parameters, float32; others than the averaged ones become the model's
+    std::function<std::function<void(const std::filesystem::path&)>()> save =
+        {};                                                       // like `save`, of that module
+    std::function<void(const std::filesystem::path&)> load = {};  // into it, from a folder that `save` filled
+  };
+  Average average = {};
   // Checkpoints go to output/step_00001000; `latest` points at the newest, `best` at the best by validation.
   // Empty: nothing is written.
   std::filesystem::path output = {};
@@ -193,6 +239,7 @@ class Trainer {
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output
   int64_t best_step_ = 0;              // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
+  std::unique_ptr<Ema> ema_;  // null: no average
   std::unique_ptr<CheckpointWriter> writer_;
 };
 
