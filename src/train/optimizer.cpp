@@ -8,7 +8,6 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "blt/base/error.h"
@@ -160,15 +159,23 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
 OptimizerState AdamW::state() const {
   OptimizerState tensors;
   for (const auto& [name, state] : states_) {
-    const at::Tensor parts[] = {state.exp_avg, state.exp_avg_sq, state.step, state.master};
-    for (size_t i = 0; i < std::size(parts); ++i)
-      if (parts[i].defined()) tensors.emplace_back(name + kStateSuffixes[i], parts[i]);
+    const std::pair<const char*, at::Tensor> parts[] = {{".exp_avg", state.exp_avg},
+                                                        {".exp_avg_sq", state.exp_avg_sq},
+                                                        {".step", state.step},
+                                                        {".master", state.master}};
+    for (const auto& [suffix, tensor] : parts)
+      if (tensor.defined()) tensors.emplace_back(name + suffix, tensor);
   }
   return tensors;
 }
 
+const std::map<std::string, std::string>& optimizer_metadata() {
+  static const std::map<std::string, std::string> metadata = {{"optimizer", "adamw"}};
+  return metadata;
+}
+
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
-  write_safetensors(file, state, {{"optimizer", "adamw"}});
+  write_safetensors(file, state, optimizer_metadata());
 }
 
 void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {

@@ -31,13 +31,6 @@ void copy_from_the_first(Group& group, torch::nn::Module& module) {
 
 }  // namespace
 
-OptimizerState Parallel::whole_state(const AdamW& optimizer) {
-  if (!group().is_first()) return {};
-  OptimizerState result = optimizer.state();
-  for (auto& [name, tensor] : result) tensor = tensor.clone();
-  return result;
-}
-
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module) {
   if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);

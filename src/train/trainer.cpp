@@ -5,12 +5,16 @@
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,9 +25,14 @@
 #include "blt/base/signals.h"
 #include "blt/eval/bits_per_byte.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/progress.h"
+#include "train/tensor_share.h"
 
 namespace blt {
+
+using nlohmann::json;
+
 namespace {
 
 // Where the data of a rank is in the trainer's state.
@@ -69,8 +78,15 @@ void add_up(StepStats& stats, bool stop, Group& group) {
   stats.stop = stops[0] > 0;
 }
 
-void say_saved(const std::filesystem::path& checkpoint) {
-  log_info(fmt::format("saved {}", checkpoint.string()));
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string not_saved(const std::filesystem::path& output, int64_t step, const std::string& why) {
+  const std::vector<std::filesystem::path> found = list_checkpoints(output);
+  return fmt::format("step {}: the checkpoint was not saved: {}; {}", step, why,
+                     found.empty() ? "there is no earlier one"
+                                   : fmt::format("the last whole one is {}", found.front().string()));
 }
 
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -111,7 +127,7 @@ Trainer::Outcome Trainer::run() {
       ++skipped_;
     }
     const bool last = step_ == config_.steps, stop = stats.stop;
-    if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_);
+    if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
       const double bits = evaluate();
@@ -120,16 +136,16 @@ Trainer::Outcome Trainer::run() {
     }
     if (const auto saved = writer_->finished()) {
       progress.finish_line();
-      say_saved(*saved);
+      report(*saved);
     }
     if (last || best || stop || due(step_, config_.checkpoint_every)) {
       progress.finish_line();
-      save();
+      if (save()) progress.log_save(step_, save_times_);
     }
     stopped = stop && !last;
   }
   progress.finish_line();
-  if (const auto saved = writer_->wait()) say_saved(*saved);
+  finish_saving();
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
@@ -181,18 +197,75 @@ bool Trainer::is_best(double bits_per_byte) {
 }
 
 KeepPolicy Trainer::keep_policy() const {
-  return {.newest = config_.keep_checkpoints, .best_step = best_step_};
+  return {.newest = config_.keep_checkpoints, .every = config_.keep_every, .best_step = best_step_};
 }
 
-void Trainer::save() {
-  if (!parts_.save || parts_.output.empty() || saved_step_ == step_) return;
-  if (const auto saved = writer_->wait()) say_saved(*saved);  // before there are more copies
-  StateWriter own;
-  parts_.train->save(own);
-  const std::vector<std::string> data = gather(parallel_->group(), own.json(), "places in the data");
-  OptimizerState optimizer = parallel_->whole_state(optimizer_);
+bool Trainer::save() {
+  if (!parts_.model_to_save || parts_.output.empty() || saved_step_ == step_) return false;
+  const auto start = std::chrono::steady_clock::now();
+  if (const auto saved = writer_->wait()) report(*saved);  // before there are more copies
+  save_times_ = {.wait_s = seconds_since(start)};
+  Group& group = parallel_->group();
+  CheckpointJob job{.output = parts_.output,
+                    .step = step_,
+                    .rank = group.rank(),
+                    .ranks = group.size(),
+                    .timeout_s = parts_.parallel.timeout_s,
+                    .keep = keep_policy()};
+  const auto copying = std::chrono::steady_clock::now();
+  ModelToSave model = parts_.model_to_save();
+  job.shares = shares_of(model);
+  save_times_.copy_s = seconds_since(copying);
+
+  // What all ranks have to know of each: its place in the data, its tensors, and, of the first, the folder or why there is none.
+  StateWriter place;
+  parts_.train->save(place);
+  std::string failure;
+  if (group.is_first()) try {
+      job.directory = std::make_shared<AtomicDirectory>(parts_.output / checkpoint_name(step_));
+      job.temporary = job.directory->path().filename().string();
+    } catch (const Error& e) {
+      failure = e.what();
+    }
+  const json own = {place.json(), describe(job.shares), job.temporary, failure};
+  std::vector<std::string> places;
+  for (const std::string& text : gather(group, own.dump(), "parts of a checkpoint")) {
+    const json of_rank = json::parse(text);
+    places.push_back(of_rank[0]);
+    job.descriptions.push_back(of_rank[1]);
+    if (places.size() > 1) continue;
+    job.temporary = of_rank[2];
+    failure = of_rank[3];
+  }
   saved_step_ = step_;
-  if (!parallel_->group().is_first()) return;
+  if (group.is_first())
+    job.write_rest = [rest = std::move(model.write_rest),
+                      state = state_json(places)](const std::filesystem::path& folder) {
+      rest(folder);
+      write_file(folder / kTrainerStateFile, state);
+    };
+  if (failure.empty())
+    writer_->start(std::move(job));
+  else
+    writer_->fail(step_, failure);
+  save_times_.stop_s = seconds_since(start);
+  return true;
+}
+
+TensorShares Trainer::shares_of(const ModelToSave& model) const {
+  const Group& group = parallel_->group();
+  std::vector<WholeTensor> tensors;
+  for (const auto& [name, tensor] : model.tensors)
+    tensors.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
+  TensorShares shares = equal_shares(kModelFile, tensors, group.rank(), group.size());
+  for (TensorShare& share : optimizer_shares(kOptimizerFile, optimizer_.state(), parallel_->parts(),
+                                             *parts_.model.module, group.rank(), group.size()))
+    shares.push_back(std::move(share));
+  return shares;
+}
+
+// places: in the data, of each rank.
+std::string Trainer::state_json(const std::vector<std::string>& places) const {
   StateWriter state;
   state.put("step", step_);
   state.put("skipped", skipped_);
@@ -200,17 +273,48 @@ void Trainer::save() {
   state.put("best_step", best_step_);
   state.put("best_bits_per_byte",
             fmt::format("{}", best_bits_per_byte_));  // the shortest text that reads back equal
-  state.put("ranks", parallel_->group().size());
-  for (size_t r = 0; r < data.size(); ++r)
-    state.put(data_key(r), StateWriter::of(StateReader(data[r], "data")));
-  writer_->start([output = parts_.output, step = step_, keep = keep_policy(), save_model = parts_.save(),
-                  optimizer = std::move(optimizer), state = state.json() + "\n"] {
-    return write_checkpoint(output, step, keep, [&](const std::filesystem::path& folder) {
-      save_model(folder);
-      save_optimizer(folder / kOptimizerFile, optimizer);
-      write_file(folder / kTrainerStateFile, state);
-    });
-  });
+  state.put("ranks", static_cast<int64_t>(places.size()));
+  for (size_t r = 0; r < places.size(); ++r)
+    state.put(data_key(r), StateWriter::of(StateReader(places[r], "data")));
+  return state.json() + "\n";
+}
+
+void Trainer::report(const SavedCheckpoint& saved) {
+  if (!saved.is_there) ++failed_saves_;
+  if (!parallel_->group().is_first()) return;
+  if (!saved.is_there) {
+    const int64_t every = config_.checkpoint_every;
+    const int64_t next = every > 0 ? std::min((step_ / every + 1) * every, config_.steps) : config_.steps;
+    log_warning(fmt::format("{}; the training goes on, and the next one is due at step {}",
+                            not_saved(parts_.output, saved.step, saved.failure), std::max(next, step_)));
+    return;
+  }
+  log_info(fmt::format("saved {}", saved.path.string()));
+  if (!saved.failure.empty()) log_warning(saved.failure);
+}
+
+// What was trained since the checkpoint before would be lost.
+void Trainer::finish_saving() {
+  Group& group = parallel_->group();
+  for (int64_t tries = 1;; ++tries) {
+    const std::optional<SavedCheckpoint> saved = writer_->wait();
+    const std::vector<std::string> failures = gather(group, saved && !saved->is_there ? saved->failure : "",
+                                                     "whether the last checkpoint is there");
+    const auto failure =
+        std::find_if(failures.begin(), failures.end(), [](const std::string& text) { return !text.empty(); });
+    if (failure == failures.end()) {
+      if (saved) report(*saved);
+      return;
+    }
+    ++failed_saves_;
+    const std::string message = not_saved(parts_.output, step_, *failure);
+    if (tries >= config_.last_save_tries) throw Error(message);
+    const std::chrono::seconds pause(int64_t{1} << (tries - 1));
+    if (group.is_first()) log_warning(fmt::format("{}; it is tried again in {} s", message, pause.count()));
+    std::this_thread::sleep_for(pause);
+    saved_step_.reset();
+    save();
+  }
 }
 
 void Trainer::load_data(const StateReader& state) {

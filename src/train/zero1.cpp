@@ -6,8 +6,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <string>
 #include <utility>
 
 namespace blt {
@@ -126,44 +124,6 @@ void Zero1::put_together() {
       const at::Tensor& parameter = parameters()[piece.parameter].parameter;
       parameter.detach().view({-1}).copy_(whole[b].slice(0, piece.offset, piece.offset + piece.numel));
     }
-}
-
-OptimizerState Zero1::whole_state(const AdamW& optimizer) {
-  const at::NoGradGuard no_grad;
-  std::map<std::string, at::Tensor> own;
-  for (const auto& [name, tensor] : optimizer.state()) own[name] = tensor;
-  std::vector<Parts> parts;
-  for (int64_t r = 0; r < group().size(); ++r) parts.push_back(parts_of(r));
-  std::map<std::string, at::Tensor> all;  // sorted by name
-  for (const Trained& item : parameters()) all[item.name] = item.parameter;
-  for (const Table& table : tables()) all[table.table.name] = table.table.parameter;
-
-  // A rank that moves nothing of a parameter does not know whether the others have state of it.
-  std::vector<int64_t> ranks_with;
-  for (const auto& [name, parameter] : all)
-    for (const char* suffix : kStateSuffixes) ranks_with.push_back(own.count(name + suffix) != 0 ? 1 : 0);
-  ranks_with = sum_of_counts(group(), std::move(ranks_with), "which parameters have state");
-
-  OptimizerState state;
-  size_t i = 0;
-  for (const auto& [name, parameter] : all)
-    for (const char* suffix : kStateSuffixes) {
-      if (ranks_with[i++] == 0) continue;
-      const std::string key = name + suffix;
-      const bool is_step = key.ends_with(".step");
-      at::Tensor whole = at::zeros(is_step ? at::IntArrayRef{} : parameter.sizes(),
-                                   parameter.options().dtype(at::kFloat).requires_grad(false));
-      for (int64_t r = 0; r < group().size(); ++r) {
-        const Part part = parts[static_cast<size_t>(r)].at(name);
-        if (part.begin == part.end) continue;
-        const at::Tensor target = is_step ? whole : whole.view({-1}).slice(0, part.begin, part.end);
-        if (r == group().rank()) target.copy_(own.at(key).view_as(target));
-        group().broadcast(target, r, key)->wait();
-        if (is_step) break;  // all that move some of it have the same
-      }
-      if (group().is_first()) state.emplace_back(key, std::move(whole));
-    }
-  return state;
 }
 
 }  // namespace blt

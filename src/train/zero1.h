@@ -20,7 +20,6 @@ class Zero1 : public DataParallel {
   Parts parts() const override { return parts_of(group().rank()); }
   at::Tensor norm(const Gradients& gradients) override;
   void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
-  OptimizerState whole_state(const AdamW& optimizer) override;
 
  protected:
   Group::Pending send(const Buckets::Bucket& bucket, std::string_view what) override;

@@ -6,11 +6,13 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <mutex>
 
 #include "blt/data/loader.h"
+#include "blt/io/safetensors.h"
 #include "blt/train/trainer.h"
 #include "temporary_folder.h"
 #include "train/ranks.h"
@@ -72,7 +74,9 @@ struct Result {
   int64_t targets = 0;
 };
 
-Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, const ParallelConfig& parallel) {
+// output: where a checkpoint is saved in the end; empty: nowhere.
+Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, const ParallelConfig& parallel,
+             const std::filesystem::path& output = {}) {
   const Blt model = new_model();
   TrainerParts parts;
   parts.model = trainable(model);
@@ -80,6 +84,13 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
   parts.train = share_of(rank, ranks, config.accumulate);
   parts.group = group;
   parts.parallel = parallel;
+  parts.output = output;
+  parts.model_to_save = [model] {
+    ModelToSave saved{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+    for (const auto& item : model->named_parameters()) saved.tensors.emplace_back(item.key(), item.value());
+    return saved;
+  };
+  if (!output.empty() && rank == 0) std::filesystem::create_directories(output);
   Trainer trainer(config, std::move(parts));
   Result result;
   while (trainer.step() < config.steps) {
@@ -91,8 +102,15 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
   for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
   for (const auto& [name, tensor] : trainer.optimizer().state())
     result.own_state_bytes += static_cast<int64_t>(tensor.nbytes());
-  for (const auto& [name, tensor] : trainer.parallel().whole_state(trainer.optimizer()))
-    result.state[name] = tensor.clone();
+  if (output.empty()) return result;
+  trainer.save();
+  trainer.finish_saving();
+  const SafetensorsFile saved(output / fmt::format("step_{:08}/optimizer.safetensors", config.steps));
+  for (const SafetensorsEntry& entry : saved.entries())
+    result.state[entry.name] = saved.tensor(entry.name).clone();
+  const SafetensorsFile weights(output / fmt::format("step_{:08}/model.safetensors", config.steps));
+  for (const auto& item : model->named_parameters())
+    EXPECT_TRUE(torch::equal(weights.tensor(item.key()), item.value())) << item.key();
   return result;
 }
 
@@ -109,17 +127,20 @@ void expect_close(const Result& one, const Result& many, double first, double la
 
 TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
   at::set_num_threads(1);
+  const blt_test::TemporaryFolder folder;
+  int runs = 0;
   for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1})
     for (const int64_t accumulate : {1, 4}) {
       const TrainConfig config = training(accumulate, Compute::kFloat32);
-      const Result one = train(nullptr, config, {});
+      const Result one = train(nullptr, config, {}, folder / std::to_string(runs++));
       EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
       for (const int64_t ranks : {1, 2, 3, 4}) {
         std::vector<Result> many(static_cast<size_t>(ranks));
+        const auto output = folder / std::to_string(runs++);
         in_group(ranks, [&](const std::shared_ptr<Group>& group) {
           // Small buckets, so that there are several.
           many[static_cast<size_t>(group->rank())] =
-              train(group, config, {.sharding = sharding, .bucket_mib = 0.01});
+              train(group, config, {.sharding = sharding, .bucket_mib = 0.01}, output);
         });
         const std::string what = std::to_string(ranks) + " ranks, accumulate " + std::to_string(accumulate);
         for (const Result& result : many) {
@@ -141,13 +162,15 @@ TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
 
 TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   at::set_num_threads(1);
+  const blt_test::TemporaryFolder folder;
   const TrainConfig config = training(2, Compute::kBfloat16);
-  const Result one = train(nullptr, config, {});
+  const Result one = train(nullptr, config, {}, folder / "one");
   for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1}) {
     std::vector<Result> many(3);
+    const auto output = folder / (sharding == Sharding::kNone ? "none" : "zero1");
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       many[static_cast<size_t>(group->rank())] =
-          train(group, config, {.sharding = sharding, .bucket_mib = 0.01});
+          train(group, config, {.sharding = sharding, .bucket_mib = 0.01}, output);
     });
     for (const Result& result : many) {
       expect_close(one, result, 2e-3, 1e-2, "bfloat16");
@@ -282,7 +305,9 @@ TEST(Parallel, AnotherNumberOfRanksGoesOnWithTheSameDocuments) {
       parts.hand_over = hand_over;
       parts.group = group;
       parts.output = folder / "run";
-      parts.save = [] { return [](const std::filesystem::path&) {}; };
+      parts.model_to_save = [] {
+        return ModelToSave{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+      };
       TrainConfig config = training(1, Compute::kFloat32);
       config.steps = steps;
       Trainer trainer(config, std::move(parts));

@@ -86,8 +86,8 @@ using Parts = std::map<std::string, Part>;
 // An optimizer's tensors: NAME.exp_avg, NAME.exp_avg_sq, NAME.step, and NAME.master of parameters that are bfloat16, for each parameter
 // that has any, sorted by its name.
 using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
-constexpr const char* kStateSuffixes[] = {".exp_avg", ".exp_avg_sq", ".step", ".master"};
 // As safetensors. Each at the shape of its parameter, .step [].
+const std::map<std::string, std::string>& optimizer_metadata();
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
 // AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not

@@ -71,8 +71,6 @@ class Parallel {
   virtual void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
-  // A copy of the optimizer's state, its parts put together, at rank 0; others get nothing.
-  virtual OptimizerState whole_state(const AdamW& optimizer);
 
  protected:
   explicit Parallel(std::shared_ptr<Group> group) : group_(std::move(group)) {}
