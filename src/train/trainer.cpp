@@ -50,8 +50,6 @@ std::vector<Batch> take(Stage<Batch>& loader, int64_t count, int64_t step) {
   return batches;
 }
 
-bool is_finite(const StepStats& stats) { return stats.clip.found_inf.item<float>() == 0; }
-
 // Dropout of a step depends on nothing that happened before it: there is no state to save. Each rank has its own.
 void seed_step(int64_t seed, int64_t step, int64_t rank) {
   const std::string of_rank = rank == 0 ? "" : fmt::format(" of rank {}", rank);
@@ -98,6 +96,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       parts_(std::move(parts)),
       parallel_(prepare(config_, parts_)),
       optimizer_(config_.optimizer, parallel_->parts()),
+      guard_(config_.spike),
       writer_(std::make_unique<CheckpointWriter>()) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
@@ -115,17 +114,7 @@ Trainer::Outcome Trainer::run() {
   while (step_ < config_.steps && !stopped) {
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
-    if (is_finite(stats)) {
-      progress.count(stats);
-    } else {
-      if (config_.on_nonfinite == OnNonfinite::kStop)
-        throw Error(fmt::format(
-            "step {}: the loss or its gradient is not finite (loss {}); the model was left as it was before "
-            "this step. Lower the learning rate or max_grad_norm, start from an earlier checkpoint, or set "
-            "on_nonfinite to skip",
-            step_, stats.loss.item<double>()));
-      ++skipped_;
-    }
+    if (took_step(stats)) progress.count(stats);
     const bool last = step_ == config_.steps, stop = stats.stop;
     if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
     bool best = false;
@@ -147,6 +136,43 @@ Trainer::Outcome Trainer::run() {
   progress.finish_line();
   finish_saving();
   return stopped ? Outcome::kStopped : Outcome::kFinished;
+}
+
+// Whether the step was taken; else it was skipped, or throws where the run must not go on. One look at the device.
+bool Trainer::took_step(const StepStats& stats) {
+  at::Tensor flags = stats.clip.found_inf;
+  if (stats.spike.defined()) flags = at::stack({flags, stats.spike.to(flags.scalar_type())});
+  flags = flags.to(at::kCPU).reshape({-1});
+  const bool skipped = flags[0].item<float>() != 0, spike = flags.numel() > 1 && flags[1].item<float>() != 0;
+  const std::string far = !spike ? ""
+                                 : fmt::format(
+                                       "the loss {:.4f} is far above those before (mean {:.4f}, deviation "
+                                       "{:.4f}; train.spike)",
+                                       stats.loss.item<double>(), guard_.mean(), guard_.deviation());
+  if (!skipped) {
+    skipped_in_row_ = 0;
+    if (spike && parallel_->group().is_first()) log_warning(fmt::format("step {}: {}", step_, far));
+    return true;
+  }
+  const std::string why =
+      spike ? far
+            : fmt::format("the loss or its gradient is not finite (loss {})", stats.loss.item<double>());
+  const bool stops =
+      spike ? config_.spike.action == OnSpike::kStop : config_.on_nonfinite == OnNonfinite::kStop;
+  if (stops)
+    throw Error(
+        fmt::format("step {}: {}; the model was left as it was before this step. Lower the learning rate or "
+                    "max_grad_norm, start from an earlier checkpoint, or set {} to skip",
+                    step_, why, spike ? "spike.action" : "on_nonfinite"));
+  ++skipped_;
+  ++skipped_in_row_;
+  if (config_.skip_limit > 0 && skipped_in_row_ >= config_.skip_limit)
+    throw Error(
+        fmt::format("step {}: {} steps in a row were skipped (train.skip_limit), in this one because {}; the "
+                    "model was left as it was before them. Start from an earlier checkpoint with a lower "
+                    "learning rate or max_grad_norm",
+                    step_, skipped_in_row_, why));
+  return false;
 }
 
 StepStats Trainer::train_step() {
@@ -171,7 +197,12 @@ StepStats Trainer::train_step() {
   }
   const Gradients gradients = parallel_->finish_gradients();
   add_up(stats, stop_requested(), group);
-  stats.clip = clip(parallel_->norm(gradients), config_.max_grad_norm, stats.loss);
+  at::Tensor witness = stats.loss;  // of a step that is taken
+  if (config_.spike.action != OnSpike::kPass) {
+    stats.spike = guard_.see(stats.loss);
+    if (guard_.masks()) witness = witness.masked_fill(stats.spike, std::numeric_limits<double>::quiet_NaN());
+  }
+  stats.clip = clip(parallel_->norm(gradients), config_.max_grad_norm, witness);
   parallel_->step(optimizer_, gradients, stats.clip,
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   ++step_;
@@ -269,6 +300,9 @@ std::string Trainer::state_json(const std::vector<std::string>& places) const {
   StateWriter state;
   state.put("step", step_);
   state.put("skipped", skipped_);
+  state.put("skipped_in_row", skipped_in_row_);
+  StateWriter losses = state.section("losses");
+  guard_.save(losses);
   state.put("seed", parts_.seed);
   state.put("best_step", best_step_);
   state.put("best_bits_per_byte",
@@ -343,6 +377,8 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   load_data(state);
   step_ = state.integer("step");
   skipped_ = state.integer("skipped");
+  skipped_in_row_ = state.integer("skipped_in_row");
+  guard_.load(state.section("losses"));
   best_step_ = state.integer("best_step");
   const std::vector<int64_t> steps = sum_of_counts(parallel_->group(), {step_}, "step to go on from");
   if (steps[0] != step_ * parallel_->group().size())

@@ -161,6 +161,82 @@ TEST(Trainer, SkipsAndCountsStepsThatAreNotFinite) {
   for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
 }
 
+// A trainer of one batch whose loss, at the calls that `changes` says, is multiplied.
+Trainer trainer_with(const Blt& model, const TrainConfig& config, const std::function<double(int)>& factor) {
+  TrainerParts parts = parts_for(model, {two_batches()[0]});
+  parts.loss = [factor, calls = 0](const at::Tensor& logits, const Batch& batch) mutable {
+    LossValue value = next_id_loss(logits, batch);
+    value.sum = value.sum * factor(++calls);
+    return value;
+  };
+  return Trainer(config, std::move(parts));
+}
+
+TEST(Trainer, EndsWhereTooManyStepsInARowAreSkipped) {
+  torch::manual_seed(3);
+  Blt model(small_config());
+  TrainConfig config = quick(40);
+  config.on_nonfinite = OnNonfinite::kSkip;
+  config.skip_limit = 3;
+  Trainer trainer = trainer_with(model, config, [](int call) {
+    return call % 5 < 2 || call > 20 ? std::numeric_limits<double>::quiet_NaN() : 1.0;
+  });
+  EXPECT_MESSAGE(trainer.run(), "step 22: 3 steps in a row were skipped (train.skip_limit)");
+}
+
+TEST(Trainer, LeavesTheModelAloneAtASpikeOfTheLoss) {
+  std::vector<torch::Tensor> results[3];
+  for (const int spikes : {0, 1, 2}) {  // none, skipped, warned about
+    torch::manual_seed(3);
+    Blt model(small_config());
+    TrainConfig config = quick(spikes == 1 ? 21 : 20);
+    config.optimizer.learning_rate = 1e-4;
+    config.spike = {.action = spikes == 2 ? OnSpike::kWarn : OnSpike::kSkip, .deviations = 6, .window = 10};
+    Trainer trainer =
+        trainer_with(model, config, [&](int call) { return spikes > 0 && call == 15 ? 3.0 : 1.0; });
+    ::testing::internal::CaptureStderr();
+    EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(trainer.skipped(), spikes == 1 ? 1 : 0);
+    EXPECT_EQ(said.find("step 15: the loss 18.8") != std::string::npos, spikes == 2) << said;
+    for (const auto& parameter : model->parameters()) results[spikes].push_back(parameter.detach().clone());
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
+  }
+  EXPECT_FALSE(torch::equal(results[0][0], results[2][0]));
+  Blt model(small_config());
+  TrainConfig config = quick(20);
+  config.spike = {.action = OnSpike::kStop, .deviations = 6, .window = 5};
+  Trainer stopping = trainer_with(model, config, [&](int call) { return call == 8 ? 9.0 : 1.0; });
+  EXPECT_MESSAGE(stopping.run(), "far above those before (mean ");
+  EXPECT_EQ(stopping.step(), 8);
+}
+
+TEST(LossGuard, GoesOnExactlyFromItsState) {
+  torch::manual_seed(1);
+  const SpikeConfig config{.action = OnSpike::kSkip, .deviations = 4, .window = 20};
+  const at::Tensor losses = torch::randn({200}) * 0.1 + 2;
+  losses[150] = 20.0;
+  losses[160] = std::numeric_limits<double>::quiet_NaN();
+  LossGuard guard(config), first(config);
+  std::vector<int64_t> spikes;
+  for (int64_t i = 0; i < 200; ++i) {
+    if (guard.see(losses[i]).item<bool>()) spikes.push_back(i);
+    if (i < 100) first.see(losses[i]);
+  }
+  EXPECT_EQ(spikes, std::vector<int64_t>{150});
+  EXPECT_NEAR(guard.mean(), 2, 0.1);
+  EXPECT_NEAR(guard.deviation(), 0.1, 0.04);
+  StateWriter state;
+  first.save(state);
+  LossGuard second(config);
+  second.load(StateReader(state.json(), "state"));
+  for (int64_t i = 100; i < 200; ++i) second.see(losses[i]);
+  EXPECT_EQ(second.mean(), guard.mean());
+  EXPECT_EQ(second.deviation(), guard.deviation());
+}
+
 TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
   torch::manual_seed(3);
   const auto output = std::filesystem::path(::testing::TempDir()) / "trainer_test_stop";

@@ -21,6 +21,7 @@
 #include "blt/train/gradients.h"
 #include "blt/train/group.h"
 #include "blt/train/loss.h"
+#include "blt/train/loss_guard.h"
 #include "blt/train/optimizer.h"
 #include "blt/train/parallel.h"
 #include "blt/train/schedule.h"
@@ -56,6 +57,8 @@ struct TrainConfig {
   Compute compute = Compute::kFloat32;
   double max_grad_norm = 1.0;
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
+  SpikeConfig spike = {};
+  int64_t skip_limit = 10;
   AdamWConfig optimizer = {};
   ScheduleConfig schedule = {};
   int64_t log_every = 10;
@@ -75,6 +78,12 @@ struct TrainConfig {
           at_least(0));
     field("on_nonfinite", self.on_nonfinite,
           "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
+    field("spike", self.spike, "Steps whose loss is far above those before.");
+    field(
+        "skip_limit", self.skip_limit,
+        "Steps in a row that may be skipped (on_nonfinite, spike) before the run ends with an error; 0: any "
+        "number.",
+        at_least(0));
     field("optimizer", self.optimizer, "AdamW.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("log_every", self.log_every, "Steps between log lines.", at_least(1));
@@ -143,9 +152,11 @@ struct TrainerParts {
 struct StepStats {
   at::Tensor loss = {};      // [] per target, nats
   at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
-  ClipResult clip;
+  ClipResult clip;           // its found_inf: the step changed nothing, because of a spike too
   int64_t targets = 0;
   int64_t bytes = 0;  // byte targets
+  at::Tensor spike =
+      {};  // [] bool: the loss is far above those before; undefined where nobody asks (SpikeConfig)
   bool stop = false;  // a rank was asked to stop (base/signals.h)
 };
 
@@ -205,6 +216,7 @@ class Trainer {
   bool is_best(double bits_per_byte);
   std::vector<TensorShare> shares_of(const ModelToSave& model) const;
   std::string state_json(const std::vector<std::string>& places) const;
+  bool took_step(const StepStats& stats);
   void report(const SavedCheckpoint& saved);
   void load_data(const StateReader& state);
 
@@ -212,7 +224,9 @@ class Trainer {
   TrainerParts parts_;
   std::unique_ptr<Parallel> parallel_;
   AdamW optimizer_;
+  LossGuard guard_;
   int64_t step_ = 0, skipped_ = 0, failed_saves_ = 0;
+  int64_t skipped_in_row_ = 0;
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output, or of the one under way
   SaveTimes save_times_;               // of the last one
   int64_t best_step_ = 0;              // 0: not validated yet
