@@ -130,6 +130,7 @@ Trainer::Outcome Trainer::run() {
   }
   progress.finish_line();
   if (const auto saved = writer_->wait()) say_saved(*saved);
+  parallel_->make_whole();  // the model is the caller's again
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
@@ -164,6 +165,7 @@ StepStats Trainer::train_step() {
 
 double Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
+  parallel_->make_whole();  // ranks may have different numbers of batches
   parts_.model.module->eval();
   const std::unique_ptr<Stage<Batch>> valid = parts_.valid();
   const ByteNll own = byte_nll(parts_.model.forward, *valid);
@@ -191,6 +193,7 @@ void Trainer::save() {
   parts_.train->save(own);
   const std::vector<std::string> data = gather(parallel_->group(), own.json(), "places in the data");
   OptimizerState optimizer = parallel_->whole_state(optimizer_);
+  parallel_->make_whole();
   saved_step_ = step_;
   if (!parallel_->group().is_first()) return;
   StateWriter state;
@@ -235,6 +238,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   const auto [end, error] = std::from_chars(best.data(), best.data() + best.size(), best_bits_per_byte_);
   if (error != std::errc() || end != best.data() + best.size())
     throw Error(fmt::format("{}: best_bits_per_byte is no number: {}", file.string(), best));
+  parallel_->make_whole();
   optimizer_.load(checkpoint / kOptimizerFile, *parts_.model.module);
   load_data(state);
   step_ = state.integer("step");
