@@ -135,6 +135,7 @@ Trainer::Outcome Trainer::run() {
   }
   progress.finish_line();
   finish_saving();
+  parallel_->make_whole();  // the model is the caller's again
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
@@ -211,6 +212,7 @@ StepStats Trainer::train_step() {
 
 double Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
+  parallel_->make_whole();  // ranks may have different numbers of batches
   parts_.model.module->eval();
   const std::unique_ptr<Stage<Batch>> valid = parts_.valid();
   const ByteNll own = byte_nll(parts_.model.forward, *valid);
@@ -244,6 +246,7 @@ bool Trainer::save() {
                     .timeout_s = parts_.parallel.timeout_s,
                     .keep = keep_policy()};
   const auto copying = std::chrono::steady_clock::now();
+  parallel_->make_whole();
   ModelToSave model = parts_.model_to_save();
   job.shares = shares_of(model);
   save_times_.copy_s = seconds_since(copying);
@@ -373,6 +376,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   const auto [end, error] = std::from_chars(best.data(), best.data() + best.size(), best_bits_per_byte_);
   if (error != std::errc() || end != best.data() + best.size())
     throw Error(fmt::format("{}: best_bits_per_byte is no number: {}", file.string(), best));
+  parallel_->make_whole();
   optimizer_.load(checkpoint / kOptimizerFile, *parts_.model.module);
   load_data(state);
   step_ = state.integer("step");

@@ -10,11 +10,8 @@
 
 namespace blt {
 
-Zero1::Zero1(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module)
-    : DataParallel(config, std::move(group), module) {}
-
 Part Zero1::range_of(int64_t rank, const Buckets::Bucket& bucket) const {
-  const int64_t share = bucket.values.numel() / group().size();
+  const int64_t share = bucket.size / group().size();
   return {rank * share, (rank + 1) * share};
 }
 
@@ -42,13 +39,17 @@ Parts Zero1::parts_of(int64_t rank) const {
   return parts;
 }
 
-at::Tensor Zero1::own_range(const Buckets::Bucket& bucket) const {
-  const Part range = range_of(group().rank(), bucket);
-  return bucket.values.slice(0, range.begin, range.end);
+at::Tensor Zero1::sums_of(size_t bucket) const {
+  const Part range = range_of(group().rank(), buckets().all()[bucket]);
+  return buckets().all()[bucket].values.slice(0, range.begin, range.end);
 }
 
-Group::Pending Zero1::send(const Buckets::Bucket& bucket, std::string_view what) {
-  return group().reduce_scatter(own_range(bucket), bucket.values, what);
+at::Tensor Zero1::place_of(size_t parameter, const Part& part) {
+  return parameters()[parameter].parameter.detach().view({-1}).slice(0, part.begin, part.end);
+}
+
+Group::Pending Zero1::send(size_t bucket, std::string_view what) {
+  return group().reduce_scatter(sums_of(bucket), buckets().all()[bucket].values, what);
 }
 
 Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
@@ -58,10 +59,12 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
     const Trained& item = parameters()[i];
     const Part part = own.at(item.name);
     if (!took_part[i] || part.begin == part.end) continue;
-    const int64_t offset = buckets().piece(i).offset;
-    const at::Tensor& values = buckets().all()[buckets().bucket_of(i)].values;
-    result.dense.push_back(
-        {item.name, item.parameter, values.slice(0, offset + part.begin, offset + part.end)});
+    const size_t bucket = buckets().bucket_of(i);
+    const int64_t offset =
+        buckets().piece(i).offset - range_of(group().rank(), buckets().all()[bucket]).begin;
+    result.dense.push_back({item.name, item.parameter,
+                            sums_of(bucket).slice(0, offset + part.begin, offset + part.end),
+                            place_of(i, part)});
   }
   for (size_t t = 0; t < tables().size(); ++t) {
     if (rows[t].capacity == 0) continue;
@@ -70,7 +73,7 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
     const int64_t begin = std::lower_bound(ids, ids + rows[t].capacity, range.begin) - ids;
     const int64_t end = std::lower_bound(ids, ids + rows[t].capacity, range.end) - ids;
     const RowGradient inside{.ids = rows[t].ids.slice(0, begin, end) - range.begin,
-                             .values = rows[t].values.slice(0, begin, end),
+                             .values = rows[t].values.slice(0, begin, end).clone(),  // the others may go
                              .count = at::full({}, end - begin, rows[t].ids.options()),
                              .capacity = end - begin};
     result.rows.push_back({tables()[t].table.name, tables()[t].table.parameter, inside});
@@ -79,9 +82,10 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
 }
 
 at::Tensor Zero1::norm(const Gradients& gradients) {
-  const at::Tensor squared = blt::norm(gradients).to(at::kDouble).square();
+  const at::Tensor own = blt::norm(gradients), squared = own.to(at::kDouble).square();
   group().sum(squared, "gradient norm")->wait();
-  return squared.sqrt().to(at::kFloat);
+  // Where this rank moves nothing, the others' type is not in sight, and nothing depends on it.
+  return squared.sqrt().to(own.scalar_type());
 }
 
 void Zero1::step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
@@ -91,13 +95,13 @@ void Zero1::step(AdamW& optimizer, const Gradients& gradients, const ClipResult&
 
 void Zero1::put_together() {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> whole;  // of each bucket, in the parameters' type
+  std::vector<std::pair<const Buckets::Bucket*, at::Tensor>> whole;  // in the parameters' type
   std::vector<Group::Pending> coming;
   for (size_t b = 0; b < buckets().all().size(); ++b) {
     const Buckets::Bucket& bucket = buckets().all()[b];
+    if (!is_whole(bucket)) continue;
     const auto values = [&](const Buckets::Piece& piece) { return parameters()[piece.parameter].parameter; };
-    const at::Tensor all =
-        at::empty(bucket.values.sizes(), values(bucket.pieces[0]).options().requires_grad(false));
+    const at::Tensor all = at::empty({bucket.size}, values(bucket.pieces[0]).options().requires_grad(false));
     const Part range = range_of(group().rank(), bucket);
     const at::Tensor own = at::zeros({range.end - range.begin}, all.options());
     for (const Buckets::Piece& piece : bucket.pieces) {
@@ -109,7 +113,7 @@ void Zero1::put_together() {
     }
     coming.push_back(
         group().all_gather(all, own, fmt::format("parameters, {} of {}", b + 1, buckets().all().size())));
-    whole.push_back(all);
+    whole.emplace_back(&bucket, all);
   }
   for (const Table& table : tables())
     for (int64_t r = 0; r < group().size(); ++r) {
@@ -119,10 +123,10 @@ void Zero1::put_together() {
                                            table.table.name));
     }
   for (const Group::Pending& one : coming) one->wait();
-  for (size_t b = 0; b < whole.size(); ++b)
-    for (const Buckets::Piece& piece : buckets().all()[b].pieces) {
+  for (const auto& [bucket, all] : whole)
+    for (const Buckets::Piece& piece : bucket->pieces) {
       const at::Tensor& parameter = parameters()[piece.parameter].parameter;
-      parameter.detach().view({-1}).copy_(whole[b].slice(0, piece.offset, piece.offset + piece.numel));
+      parameter.detach().view({-1}).copy_(all.slice(0, piece.offset, piece.offset + piece.numel));
     }
 }
 

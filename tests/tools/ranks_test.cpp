@@ -76,8 +76,9 @@ class BltTrainRanks : public TrainRunTest {
 };
 
 TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
-  for (const std::string sharding : {"none", "zero1"}) {
-    const std::string more = "--nproc 2 parallel.sharding=" + sharding;
+  const std::string layers = "model.latent_transformer.layers=2 ";
+  for (const std::string sharding : {"none", "zero1", "zero2", "zero3"}) {
+    const std::string more = layers + "--nproc 2 parallel.sharding=" + sharding;
     const ToolResult whole = train("whole_" + sharding, more);
     ASSERT_EQ(whole.exit_code, 0) << whole.err;
     EXPECT_EQ(whole.err.find("step 8/8"), whole.err.rfind("step 8/8")) << "one rank says it:\n" << whole.err;
@@ -89,18 +90,24 @@ TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
     expect_equal_checkpoints("whole_" + sharding + "/step_00000008", cut + "/step_00000008");
   }
   // Who has which part of the optimizer changes nothing but the order of sums.
-  EXPECT_NEAR(validated("whole_none"), validated("whole_zero1"), 1e-3);
+  for (const std::string other : {"whole_zero1", "whole_zero2", "whole_zero3"})
+    EXPECT_NEAR(validated("whole_none"), validated(other), 1e-3) << other;
   EXPECT_GT(validated("whole_none"), 0);
   // Another number of ranks, another sharding.
-  fs::remove_all(folder_ / "cut_zero1/step_00000008");
-  const ToolResult alone = train("cut_zero1", "--resume auto train.steps=6");
-  ASSERT_EQ(alone.exit_code, 0) << alone.err;
-  const ToolResult three = train("cut_zero1", "--resume auto --nproc 3 parallel.sharding=none");
-  ASSERT_EQ(three.exit_code, 0) << three.err;
-  EXPECT_NEAR(validated("cut_zero1"), validated("whole_zero1"), 0.1 * validated("whole_zero1"));
-  // What they leave is a model like any other.
-  const ToolResult evaluated = run("blt_eval", file("cut_zero1/latest") + " --data " + file("valid.txt"));
-  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  const std::vector<std::pair<std::string, std::string>> next = {
+      {"zero1", "none"}, {"zero2", "zero3"}, {"zero3", "zero2"}};
+  for (const auto& [before, after] : next) {
+    const std::string cut = "cut_" + before;
+    fs::remove_all(folder_ / cut / "step_00000008");
+    const ToolResult alone = train(cut, layers + "--resume auto train.steps=6");
+    ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    const ToolResult three = train(cut, layers + "--resume auto --nproc 3 parallel.sharding=" + after);
+    ASSERT_EQ(three.exit_code, 0) << three.err;
+    EXPECT_NEAR(validated(cut), validated("whole_none"), 0.1 * validated("whole_none")) << cut;
+    // What they leave is a model like any other.
+    const ToolResult evaluated = run("blt_eval", file(cut + "/latest") + " --data " + file("valid.txt"));
+    EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  }
 }
 
 TEST_F(BltTrainRanks, AKilledRankEndsAllWithOneMessage) {

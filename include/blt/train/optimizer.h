@@ -91,8 +91,9 @@ const std::map<std::string, std::string>& optimizer_metadata();
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
 // AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not
-// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
-// float32 master of each that the optimizer owns and moves: updates that are too small for bfloat16 add up there. Not thread-safe.
+// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, bfloat16 with a
+// float32 master of each that the optimizer owns and moves (updates that are too small for bfloat16 add up there), or, on the CPU, float64
+// with float64 state. Not thread-safe.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
 class AdamW {
@@ -107,7 +108,7 @@ class AdamW {
   void narrow(torch::nn::Module& module);
 
   // One step with the peak learning rate times `factor`. A step whose clip found a NaN or an infinity changes
-  // nothing. Gradients are float32; parameters are those of a module that was narrowed, or float32.
+  // nothing.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
 
   // Not copied. Of a part: flat.
@@ -125,8 +126,8 @@ class AdamW {
   };
   // This optimizer's part of a tensor at the shape of the parameter.
   at::Tensor part(const std::string& name, const at::Tensor& whole) const;
-  // What a step moves: the master, or (its part of) the parameter itself. Its moments are there afterwards.
-  at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter) const;
+  // What a step moves: the master, or `own`, this optimizer's part of the parameter. Its moments are there afterwards.
+  static at::Tensor moved(State& state, const std::string& name, const at::Tensor& own);
 
   AdamWConfig config_;
   Parts parts_;
