@@ -90,7 +90,8 @@ TensorShares equal_shares(const std::string& file, const std::vector<WholeTensor
   const int64_t share = (total + ranks - 1) / ranks, first = share * rank, last = share * (rank + 1);
   TensorShares result;
   int64_t before = 0;
-  for (const auto& [name, tensor, is_constant] : tensors) {
+  for (const auto& [name, whole, is_constant] : tensors) {
+    const at::Tensor& tensor = whole;  // clang 14 does not capture a structured binding
     const auto bytes = static_cast<int64_t>(tensor.element_size());
     const auto inside = [&, before](int64_t place) {
       return std::clamp<int64_t>((place - before + bytes - 1) / bytes, 0, tensor.numel());
