@@ -14,17 +14,8 @@ using Floats = Register<float>::Values;
 // Of two rows, in alternation: groups of `size` elements, the even ones or the odd ones of each.
 template <int size, bool odd>
 Floats alternate(const Floats& x, const Floats& y) {
-  const auto place = [](int i) { return (i / size % 2 == 0 ? i : 16 + i - size) + (odd ? size : 0); };
-#ifdef __clang__  // has no __builtin_shuffle
-  Floats result;
-  for (int i = 0; i < 16; ++i) result[i] = place(i) < 16 ? x[place(i)] : y[place(i) - 16];
-  return result;
-#else
-  Register<float>::Bits places;
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) places[i] = place(i);
-  return __builtin_shuffle(x, y, places);
-#endif
+  return shuffled<float>(x, y,
+                         [](int i) { return (i / size % 2 == 0 ? i : 16 + i - size) + (odd ? size : 0); });
 }
 
 // Blocks of size x size within blocks of twice the size change places across the diagonal.
