@@ -10,7 +10,7 @@
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
-#include "blt/io/model_copy.h"
+#include "blt/io/model_content.h"
 #include "blt/model/parameters.h"
 #include "io/hf_config.h"
 #include "io/weights.h"
@@ -112,9 +112,12 @@ void save(const fs::path& folder, const std::vector<NamedParameter>& parameters,
 // A model as its folder will have it.
 struct ModelToSave {
   std::vector<NamedParameter> parameters;
-  std::string config;
+  std::string config, float32_config;
 
   void write(const fs::path& folder) const { save(folder, parameters, config); }
+  ModelContent content() const {
+    return {.tensors = weight_tensors(parameters), .config = config, .float32_config = float32_config};
+  }
 };
 
 ModelToSave to_save(const LoadedModel& model) {
@@ -126,21 +129,16 @@ ModelToSave to_save(const LoadedModel& model) {
   check_config(config, "the model to save");  // never one that load_model() would refuse
   std::vector<NamedParameter> parameters =
       all_parameters(*model.blt, model.entropy_model.is_empty() ? nullptr : model.entropy_model.get());
-  std::string text = config_json(config, common_dtype(parameters));
-  return {std::move(parameters), std::move(text)};
+  const at::ScalarType type = common_dtype(parameters);
+  return {std::move(parameters), config_json(config, type), config_json(config, at::kFloat)};
 }
 
 ModelToSave to_save(const EntropyModel& model) {
   TORCH_CHECK(!model.is_empty(), "save_entropy_model: there is no model");
   std::vector<NamedParameter> parameters = named_parameters(*model, "");
-  std::string text = config_json(model->config(), common_dtype(parameters));
-  return {std::move(parameters), std::move(text)};
-}
-
-ModelWriter copied(ModelToSave model) {
-  for (NamedParameter& parameter : model.parameters)
-    if (parameter.parameter.requires_grad()) parameter.parameter = parameter.parameter.detach().clone();
-  return [model = std::move(model)](const fs::path& folder) { model.write(folder); };
+  const at::ScalarType type = common_dtype(parameters);
+  return {std::move(parameters), config_json(model->config(), type),
+          config_json(model->config(), at::kFloat)};
 }
 
 }  // namespace
@@ -210,7 +208,7 @@ void load_weights(const fs::path& folder, const Blt& blt, const EntropyModel& en
 void save_model(const fs::path& folder, const LoadedModel& model) { to_save(model).write(folder); }
 void save_entropy_model(const fs::path& folder, const EntropyModel& model) { to_save(model).write(folder); }
 
-ModelWriter copy_to_save(const LoadedModel& model) { return copied(to_save(model)); }
-ModelWriter copy_to_save(const EntropyModel& model) { return copied(to_save(model)); }
+ModelContent model_content(const LoadedModel& model) { return to_save(model).content(); }
+ModelContent model_content(const EntropyModel& model) { return to_save(model).content(); }
 
 }  // namespace blt

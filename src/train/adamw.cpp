@@ -1,7 +1,10 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "blt/ops/row_adamw.h"
@@ -36,18 +39,22 @@ class AdamW : public UpdateRule {
       tensors.exp_avg_sqs.push_back(update.state[1]);
       tensors.steps.push_back(update.step);
     }
-    const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
-    for (auto& [rates, t] : dense)
+    // The fused kernel divides by the scale, and knows it in float32 alone.
+    const bool is_wide = clip.scale.scalar_type() == at::kDouble;
+    const auto unscale = is_wide ? std::nullopt : std::optional(clip.scale.reciprocal());
+    for (auto& [rates, t] : dense) {
+      if (is_wide) t.gradients = at::_foreach_mul(t.gradients, clip.scale);
       at::_fused_adamw_(t.targets, t.gradients, t.exp_avgs, t.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, t.steps,
                         rates.first, config_.beta1, config_.beta2, rates.second, config_.eps,
                         /*amsgrad=*/false, /*maximize=*/false, unscale, clip.found_inf);
+    }
   }
 
  private:
   void move_rows(const Update& update, const ClipResult& clip) const {
     at::Tensor table = update.target, exp_avg = update.state[0], exp_avg_sq = update.state[1];
     const auto step = static_cast<int64_t>(update.step.item<float>());
-    ops::row_adamw_(table, exp_avg, exp_avg_sq, *update.rows, clip.scale,
+    ops::row_adamw_(table, exp_avg, exp_avg_sq, *update.rows, clip.scale.to(table.scalar_type()),
                     {.learning_rate = update.learning_rate,
                      .beta1 = config_.beta1,
                      .beta2 = config_.beta2,

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -24,11 +25,18 @@ NgramEmbeddingImpl* table_owner(torch::nn::Module& module, const at::Tensor& par
 }
 
 // The trainable parameters in the order of the module, without n-gram tables.
-std::vector<Trained> dense_parameters(torch::nn::Module& module) {
+std::vector<Trained> dense_parameters(torch::nn::Module& module,
+                                      const std::vector<std::shared_ptr<torch::nn::Module>>& units) {
+  const auto unit_of = [&](const at::Tensor& parameter) -> int64_t {
+    for (size_t u = 0; u < units.size(); ++u)
+      for (const at::Tensor& own : units[u]->parameters())
+        if (own.is_same(parameter)) return static_cast<int64_t>(u);
+    return -1;
+  };
   std::vector<Trained> result;
   for (auto& item : module.named_parameters())
     if (item.value().requires_grad() && table_owner(module, item.value()) == nullptr)
-      result.push_back({item.key(), item.value()});
+      result.push_back({item.key(), item.value(), unit_of(item.value())});
   return result;
 }
 
@@ -38,10 +46,8 @@ std::vector<Trained> dense_parameters(torch::nn::Module& module) {
 class DataParallel::Hook : public torch::autograd::PostAccumulateGradHook {
  public:
   Hook(DataParallel& owner, size_t parameter) : owner_(owner), parameter_(parameter) {}
-  void operator()(const torch::autograd::Variable& parameter) override {
-    if (!owner_.sending_) return;
-    owner_.buckets_.fill(parameter_, parameter.grad());
-    parameter.mutable_grad() = at::Tensor();
+  void operator()(const torch::autograd::Variable&) override {
+    if (owner_.sending_) owner_.fill(parameter_);
   }
 
  private:
@@ -50,15 +56,17 @@ class DataParallel::Hook : public torch::autograd::PostAccumulateGradHook {
 };
 
 DataParallel::DataParallel(const ParallelConfig& config, std::shared_ptr<Group> group,
-                           torch::nn::Module& module)
-    : Parallel(std::move(group)),
-      parameters_(dense_parameters(module)),
+                           torch::nn::Module& module,
+                           const std::vector<std::shared_ptr<torch::nn::Module>>& units)
+    : Parallel(std::move(group), module),
+      parameters_(dense_parameters(module, units)),
       buckets_(parameters_, static_cast<int64_t>(config.bucket_mib * (1 << 20)), this->group().size(),
                [this](size_t bucket) {
                  const size_t count = buckets_.all().size();
-                 pending_.push_back(
-                     send(buckets_.all()[bucket], fmt::format("gradients, {} of {}", bucket + 1, count)));
-               }) {
+                 receive(most_in_flight() - 1);
+                 pending_.push_back(send(bucket, fmt::format("gradients, {} of {}", bucket + 1, count)));
+               }),
+      has_gradient_(parameters_.size(), false) {
   for (auto& item : module.named_parameters())
     if (NgramEmbeddingImpl* embedding = table_owner(module, item.value());
         embedding != nullptr && item.value().requires_grad())
@@ -74,40 +82,58 @@ DataParallel::~DataParallel() {
 }
 
 void DataParallel::backward(const at::Tensor& loss, bool last) {
-  if (last) {
-    buckets_.reset();
-    pending_.clear();
+  if (is_new_step_) {
+    begin_step();
+    has_gradient_.assign(parameters_.size(), false);
+    is_new_step_ = false;
   }
-  sending_ = last;
+  sending_ = sends(last);
+  if (sending_) buckets_.reset();
   loss.backward();
+  // A parameter may have a gradient on some ranks only, or in earlier micro-batches only.
+  if (sending_)
+    for (size_t i = 0; i < parameters_.size(); ++i)
+      if (!buckets_.is_filled(i)) fill(i);
   sending_ = false;
 }
 
-Group::Pending DataParallel::send(const Buckets::Bucket& bucket, std::string_view what) {
-  return group().sum(bucket.values, what);
+void DataParallel::fill(size_t parameter) {
+  at::Tensor& gradient = parameters_[parameter].parameter.mutable_grad();
+  if (gradient.defined()) has_gradient_[parameter] = true;
+  buckets_.fill(parameter, std::exchange(gradient, {}));
+}
+
+Group::Pending DataParallel::send(size_t bucket, std::string_view what) {
+  return group().sum(buckets_.all()[bucket].values, what);
+}
+
+void DataParallel::receive(size_t most_left) {
+  while (pending_.size() > most_left) {
+    pending_.front()->wait();
+    pending_.pop_front();
+  }
 }
 
 Gradients DataParallel::finish_gradients() {
-  // A parameter may have a gradient on some ranks only, or in earlier micro-batches only; without one on any rank it does not move.
-  const auto count = static_cast<int64_t>(parameters_.size());
-  const at::Tensor ranks_with = at::zeros({std::max<int64_t>(count, 1)}, at::kInt);
+  // Without a gradient on any rank a parameter does not move.
+  const at::Tensor ranks_with = at::zeros({std::max<int64_t>(1, std::ssize(parameters_))}, at::kInt);
   auto* ranks_with_gradient = ranks_with.data_ptr<int32_t>();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const at::Tensor& parameter = parameters_[i].parameter;
-    const bool filled = buckets_.is_filled(i);
-    ranks_with_gradient[i] = filled || parameter.grad().defined() ? 1 : 0;
-    if (filled) continue;
-    buckets_.fill(i, parameter.grad());
-    parameter.mutable_grad() = at::Tensor();
-  }
+  for (size_t i = 0; i < parameters_.size(); ++i) ranks_with_gradient[i] = has_gradient_[i] ? 1 : 0;
   const Group::Pending known = group().sum(ranks_with, "which parameters have gradients");
   std::vector<RowGradient> rows;
   for (Table& table : tables_) rows.push_back(exchange_rows(table));
-  for (const Group::Pending& bucket : pending_) bucket->wait();
+  receive(0);
   known->wait();
+  is_new_step_ = true;
   std::vector<bool> took_part;
   for (size_t i = 0; i < parameters_.size(); ++i) took_part.push_back(ranks_with_gradient[i] > 0);
   return collect(took_part, std::move(rows));
+}
+
+std::vector<at::Tensor> DataParallel::kept_gradients() const {
+  std::vector<at::Tensor> result = Parallel::kept_gradients();
+  for (const Buckets::Bucket& bucket : buckets_.all()) result.push_back(bucket.values);
+  return result;
 }
 
 Gradients DataParallel::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
@@ -139,7 +165,7 @@ RowGradient DataParallel::exchange_rows(Table& table) {
   const int64_t width = table.table.parameter.size(1);
   const at::TensorOptions options = table.table.parameter.options().requires_grad(false);
   const at::Tensor ids = at::zeros({longest}, options.dtype(at::kInt));
-  const at::Tensor values = at::zeros({longest, width}, options.dtype(at::kFloat));
+  const at::Tensor values = at::zeros({longest, width}, options.dtype(gradient_type(table.table.parameter)));
   if (own.capacity > 0) {
     ids.narrow(0, 0, own.capacity).copy_(own.ids);
     values.narrow(0, 0, own.capacity).copy_(own.values);

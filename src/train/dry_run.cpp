@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "blt/base/error.h"
+#include "blt/model/latent_transformer.h"
 #include "blt/model/linear.h"
 #include "blt/model/ngram_embedding.h"
 #include "blt/model/report.h"
@@ -118,17 +119,20 @@ struct StageCost {
   ShardedSizes sizes;
   ShardingCost sharding;
   StepMemory step;
-  double backward = 0;  // at its peak, besides what is held from step to step
-  double average = 0;   // of the weights, at rank 0
+  double backward = 0;    // at its peak, besides what is held from step to step
+  double checkpoint = 0;  // this rank's part of a copy of parameters, optimizer and average
+  double average = 0;     // of the weights, this rank's part
   double held() const {
     return sharding.parameters + sharding.tables + sharding.optimizer + sharding.gradients + average;
   }
-  double passing() const { return std::max({backward, sharding.exchange, sharding.update}); }
-  // A copy of the parameters and of the whole optimizer state.
-  double checkpoint() const { return sharding.parameters + sharding.tables + sizes.optimizer + average; }
+  double passing() const {
+    return std::max({backward + sharding.beside_backward, sharding.exchange, sharding.update});
+  }
+  double most() const { return held() + std::max(passing(), sharding.whole) + checkpoint; }
 };
 
-StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
+StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t world) {
+  const Sharding sharding = parallel.sharding;
   const bool narrow = stage.train->compute == Compute::kBfloat16;
   freeze_groups(*stage.module, stage.train->optimizer.groups);
   Optimizer optimizer(stage.train->optimizer);  // its masters are of no size either
@@ -153,19 +157,36 @@ StageCost cost_of(const Training& stage, Sharding sharding, int64_t world) {
   sizes.parameter_bytes = narrow ? 2 : 4;
   sizes.micro_batches = most_accumulated(*stage.train);
   sizes.world = world;
+  sizes.bucket = static_cast<int64_t>(parallel.bucket_mib * (1 << 20) / 4);
+  for (const auto& child : stage.module->modules())
+    if (const auto* latent_transformer = child->as<LatentTransformerImpl>())
+      for (const auto& layer : latent_transformer->layers->children()) {
+        int64_t elements = 0;
+        for (const at::Tensor& parameter : layer->parameters())
+          if (parameter.requires_grad()) elements += parameter.numel();
+        sizes.layers += elements;
+        sizes.largest_layer = std::max(sizes.largest_layer, elements);
+      }
   for (const auto& item : stage.module->named_parameters())
     if (item.value().requires_grad())
       sizes.optimizer += static_cast<double>(optimizer.state_bytes(item.key(), item.value()) +
                                              (narrow ? 4 * item.value().numel() : 0));
-  if (const auto& ema = stage.train->ema)
-    cost.average = 4 * static_cast<double>(sizes.dense + (ema->tables ? sizes.tables : 0));
   cost.sharding = sharding_cost(sharding, sizes);
+  double average = 0;  // of all
+  if (const auto& ema = stage.train->ema)
+    average = 4 * static_cast<double>(sizes.dense + (ema->tables ? sizes.tables : 0));
+  cost.average = average / static_cast<double>(sharding == Sharding::kNone ? 1 : world);
+  cost.checkpoint = (static_cast<double>((sizes.dense + sizes.tables) * sizes.parameter_bytes) +
+                     sizes.optimizer + average) /
+                    static_cast<double>(world);
   int64_t frozen = 0;
   for (const at::Tensor& parameter : stage.module->parameters())
     if (!parameter.requires_grad()) frozen += static_cast<int64_t>(parameter.nbytes());
   cost.sharding.parameters += static_cast<double>(frozen);
 
-  const int64_t measured = std::min<int64_t>(sizes.micro_batches, 2);
+  // Where gradients leave in every micro-batch, one is like the other.
+  const bool all_leave = world > 1 && (sharding == Sharding::kZero2 || sharding == Sharding::kZero3);
+  const int64_t measured = all_leave ? 1 : std::min<int64_t>(sizes.micro_batches, 2);
   cost.step = measure_step(*stage.module, stage.loss, stage.batch, measured, /*gradients_leave=*/world > 1);
   cost.backward =
       static_cast<double>(cost.step.peak) +
@@ -188,7 +209,7 @@ class Page {
  public:
   void title(const std::string& text) { text_ += text + "\n"; }
   void gib(std::string_view name, double bytes, const std::string& about = {}) {
-    text_ += fmt::format("  {:<36} {:>10.3f} GiB{}\n", name, bytes / kGib, about.empty() ? "" : "  " + about);
+    text_ += fmt::format("  {:<40} {:>10.3f} GiB{}\n", name, bytes / kGib, about.empty() ? "" : "  " + about);
   }
   std::string text() const { return text_; }
 
@@ -207,13 +228,15 @@ void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, dou
     page.gib("n-gram tables", cost.sharding.tables, fmt::format("{} of {}", millions(sizes.tables), type));
   page.gib("optimizer", cost.sharding.optimizer,
            train.compute == Compute::kBfloat16 ? "moments and masters, float32" : "moments, float32");
-  if (cost.average > 0) page.gib("average of the weights", cost.average, "float32, at rank 0");
+  if (cost.average > 0) page.gib("average of the weights", cost.average, "float32");
   if (cost.sharding.gradients > 0) page.gib("gradients", cost.sharding.gradients, "float32, in buckets");
   if (entropy_model > 0) page.gib("entropy model", entropy_model, "weights, and packed for products");
   page.title("  and for a while the largest of");
   page.gib("  the backward at its peak", cost.backward,
            fmt::format("activations and gradients; {:.3f} GiB of them dense gradients",
                        static_cast<double>(cost.step.gradients) / kGib));
+  if (cost.sharding.beside_backward > 0)
+    page.gib("    and beside it", cost.sharding.beside_backward, "buckets, and layers that were gathered");
   if (sizes.tables > 0)
     page.gib("  gradients, table rows added up", cost.sharding.exchange,
              "with a row for each look-up: at most");
@@ -258,20 +281,21 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   }
   std::optional<StageCost> before;
   if (first && live_entropies) {
-    before = cost_of(*first, sharding, world);
-    result.most_bytes = before->held() + before->passing() + before->checkpoint();
+    before = cost_of(*first, config.parallel, world);
+    result.most_bytes = before->most();
   }
   const Training stage = live_entropies || !first ? blt_training(config, shapes.blt) : *first;
-  const StageCost cost = cost_of(stage, sharding, world);
+  const StageCost cost = cost_of(stage, config.parallel, world);
   result.step_bytes = cost.held() + cost.passing() + entropy_model;
-  result.most_bytes = std::max(result.most_bytes, result.step_bytes + cost.checkpoint());
+  result.most_bytes = std::max(result.most_bytes, cost.most() + entropy_model);
 
   add_memory(page, cost, *stage.train, entropy_model);
   page.gib("a step", result.step_bytes);
-  page.gib("copy for a checkpoint", cost.checkpoint(), "at rank 0, while it is written");
-  if (before)
-    page.gib("training the entropy model before", before->held() + before->passing() + before->checkpoint(),
-             "with its checkpoint");
+  if (cost.sharding.whole > 0)
+    page.gib("layers put together between steps", cost.sharding.whole,
+             "to validate or save, without a backward");
+  page.gib("copy of this rank's part of a checkpoint", cost.checkpoint, "while it is written");
+  if (before) page.gib("training the entropy model before", before->most(), "with its checkpoint");
   page.gib("the most", result.most_bytes);
   if (machines.memory_gib) {
     result.fits = result.most_bytes <= *machines.memory_gib * kGib;

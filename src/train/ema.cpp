@@ -2,32 +2,97 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/lerp.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "blt/base/error.h"
+#include "blt/io/safetensors.h"
+#include "train/checkpoint.h"
 
 namespace blt {
+namespace {
 
-Ema::Ema(const EmaConfig& config, const torch::nn::Module& model, torch::nn::Module& average)
-    : decay_(config.decay) {
-  const at::NoGradGuard no_grad;
+// The names of parameters in model.safetensors.
+std::map<const c10::TensorImpl*, std::string> names_in_file(const ModelToSave& model) {
+  std::map<const c10::TensorImpl*, std::string> names;
+  for (const auto& [name, tensor] : model.tensors) names[tensor.unsafeGetTensorImpl()] = name;
+  return names;
+}
+
+}  // namespace
+
+Ema::Ema(const EmaConfig& config, const torch::nn::Module& model, Parallel& parallel)
+    : config_(config), model_(model), parallel_(parallel) {
   const auto parameters = model.named_parameters();
-  for (auto& item : average.named_parameters()) {
-    const at::Tensor& parameter = parameters[item.key()];
-    const bool is_table = item.key().ends_with("ngram_table");
-    if (parameter.requires_grad() && (config.tables || !is_table)) {
-      item.value().copy_(parameter);
-      pairs_.emplace_back(parameter, item.value());
-    } else {
-      item.value().set_data(parameter.detach());
-    }
-  }
+  for (const auto& [name, own] : parallel.own_parameters())
+    if (is_averaged(name, parameters[name]))
+      averages_[name] = own.to(gradient_type(own), /*non_blocking=*/false, /*copy=*/true);
+}
+
+bool Ema::is_averaged(const std::string& name, const at::Tensor& parameter) const {
+  return parameter.requires_grad() && (config_.tables || !name.ends_with("ngram_table"));
 }
 
 void Ema::step(int64_t step, const at::Tensor& found_inf) {
   const at::NoGradGuard no_grad;
-  const double t = static_cast<double>(step), decay = std::min(decay_, (1 + t) / (10 + t));
-  const at::Tensor weight = (1 - decay) * (1 - found_inf);  // [] on the device
-  for (auto& [parameter, average] : pairs_) average.lerp_(parameter.to(at::kFloat), weight);
+  const double t = static_cast<double>(step), decay = std::min(config_.decay, (1 + t) / (10 + t));
+  const at::Tensor weight = (1 - found_inf) * (1 - decay);  // [] on the device
+  for (const auto& [name, own] : parallel_.own_parameters())
+    if (const auto found = averages_.find(name); found != averages_.end()) {
+      at::Tensor& average = found->second;
+      average.lerp_(own.to(average.scalar_type()), weight.to(average.scalar_type()));
+    }
+}
+
+TensorShares Ema::shares(const ModelToSave& model) const {
+  const Group& group = parallel_.group();
+  const auto names = names_in_file(model);
+  std::vector<PartTensor> averaged;
+  std::map<const c10::TensorImpl*, bool> is_done;
+  for (const auto& item : model_.named_parameters()) {
+    if (!is_averaged(item.key(), item.value())) continue;
+    const c10::TensorImpl* parameter = item.value().unsafeGetTensorImpl();
+    const auto name = names.find(parameter);
+    TORCH_CHECK(name != names.end(), "the model to save lacks ", item.key(), ", which is averaged");
+    is_done[parameter] = true;
+    if (const auto own = averages_.find(item.key()); own != averages_.end())
+      averaged.push_back({.name = name->second, .parameter = item.key(), .tensor = own->second});
+  }
+  std::vector<WholeTensor> rest;
+  for (const auto& [name, tensor] : model.tensors)
+    if (!is_done[tensor.unsafeGetTensorImpl()])
+      rest.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
+  TensorShares result =
+      part_shares(kEmaModelFile, averaged, parallel_.parts(), model_, group.rank(), group.size());
+  for (TensorShare& share : equal_shares(kEmaModelFile, rest, group.rank(), group.size()))
+    result.push_back(std::move(share));
+  return result;
+}
+
+void Ema::load(const std::filesystem::path& folder, const ModelToSave& model) {
+  const at::NoGradGuard no_grad;
+  const SafetensorsFile file(folder / kModelFile);
+  const auto names = names_in_file(model);
+  const Parts parts = parallel_.parts();
+  const auto parameters = model_.named_parameters();
+  for (auto& [parameter, average] : averages_) {
+    const at::Tensor& whole = parameters[parameter];
+    const auto name = names.find(whole.unsafeGetTensorImpl());
+    TORCH_CHECK(name != names.end(), "the model to save lacks ", parameter, ", which is averaged");
+    if (file.find(name->second) == nullptr)
+      throw Error(fmt::format("{}: {} is missing: the average is of another model",
+                              (folder / kModelFile).string(), name->second));
+    at::Tensor stored = file.tensor(name->second);
+    if (stored.sizes() != whole.sizes())
+      throw Error(fmt::format("{}: {} has another shape than the parameter of this run",
+                              (folder / kModelFile).string(), name->second));
+    if (const auto part = parts.find(parameter); part != parts.end())
+      stored = stored.reshape({-1}).slice(0, part->second.begin, part->second.end);
+    average.copy_(stored);
+  }
 }
 
 }  // namespace blt

@@ -41,6 +41,10 @@ std::vector<at::Tensor> tensor_norms(const Gradients& gradients) {
 
 }  // namespace
 
+at::ScalarType gradient_type(const at::Tensor& parameter) {
+  return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
 Gradients take_gradients(torch::nn::Module& module) {
   Gradients result;
   for (auto& item : module.named_parameters()) {
@@ -62,7 +66,9 @@ Gradients take_gradients(torch::nn::Module& module) {
 at::Tensor norm(const Gradients& gradients) {
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> norms = tensor_norms(gradients);
-  return norms.empty() ? at::zeros({}) : at::stack(norms).norm().to(at::kFloat);
+  if (norms.empty()) return at::zeros({});
+  const at::Tensor total = at::stack(norms).norm();
+  return total.to(gradient_type(total));
 }
 
 std::vector<std::string> gradient_modules(const torch::nn::Module& module) {
@@ -106,7 +112,7 @@ ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss)
   // device.
   const at::Tensor one = at::ones({}, norm.options());
   result.scale = max_norm > 0 ? one.minimum(max_norm / (norm + 1e-6)) : one;
-  const at::Tensor witness = loss.defined() ? norm * 0 + loss.to(at::kFloat) * 0 : norm * 0;
+  const at::Tensor witness = loss.defined() ? norm * 0 + loss.to(norm.scalar_type()) * 0 : norm * 0;
   result.scale = result.scale + witness;
   result.found_inf = witness.isfinite().logical_not().to(at::kFloat);
   return result;

@@ -129,15 +129,16 @@ const UpdateRule& Optimizer::rule_of(const std::string& name, const at::Tensor& 
   return *rules_.at(rule);
 }
 
-at::Tensor Optimizer::moved(State& state, const std::string& name, const at::Tensor& parameter) const {
-  at::Tensor target = state.master.defined() ? state.master : part(name, parameter);
-  TORCH_CHECK(target.scalar_type() == at::kFloat, "Optimizer::step: ", name, " is ", parameter.scalar_type(),
-              " and has no float32 master (Optimizer::narrow)");
+at::Tensor Optimizer::moved(State& state, const std::string& name, const at::Tensor& parameter,
+                            const at::Tensor& own) const {
+  at::Tensor target = state.master.defined() ? state.master : own;
+  TORCH_CHECK(target.scalar_type() == gradient_type(own), "Optimizer::step: ", name, " is ",
+              own.scalar_type(), " and has no float32 master (Optimizer::narrow)");
   if (state.rule == nullptr) {
     state.rule = &rule_of(name, parameter);
     for (size_t i = 0; i < state.rule->state_names().size(); ++i)
       state.of_rule.push_back(at::zeros_like(target));
-    state.step = at::zeros({}, target.options());
+    state.step = at::zeros({}, target.options().dtype(at::kFloat));
   }
   return target;
 }
@@ -147,10 +148,11 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
   std::map<const UpdateRule*, std::vector<Update>> updates;
   std::vector<at::Tensor> narrow, masters;
   const at::Tensor took_step = 1 - clip.found_inf;
-  const auto add = [&](const std::string& name, const at::Tensor& parameter) -> Update& {
+  const auto add = [&](const std::string& name, const at::Tensor& parameter,
+                       const at::Tensor& own) -> Update& {
     State& state = states_[name];
     const Rates rates = rates_of(config_, name, parameter, factor);
-    at::Tensor target = moved(state, name, parameter);
+    at::Tensor target = moved(state, name, parameter, own);
     return updates[state.rule].emplace_back(Update{.name = name,
                                                    .target = std::move(target),
                                                    .state = state.of_rule,
@@ -159,14 +161,15 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
                                                    .weight_decay = rates.weight_decay});
   };
   for (const auto& item : gradients.dense) {
-    add(item.name, item.parameter).gradient = item.gradient;
+    const at::Tensor& own = item.part.defined() ? item.part : item.parameter;
+    add(item.name, item.parameter, own).gradient = item.gradient;
     if (const at::Tensor& master = states_.at(item.name).master; master.defined()) {
-      narrow.push_back(part(item.name, item.parameter));
+      narrow.push_back(own);
       masters.push_back(master);
     }
   }
   for (const auto& item : gradients.rows) {
-    Update& update = add(item.name, item.table);
+    Update& update = add(item.name, item.table, part(item.name, item.table));
     update.rows = &item.gradient;
     const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
     update.target = in_rows(update.target);
@@ -199,8 +202,13 @@ OptimizerState Optimizer::state() const {
   return tensors;
 }
 
+const std::map<std::string, std::string>& optimizer_metadata() {
+  static const std::map<std::string, std::string> metadata = {{"optimizer", "adamw"}};
+  return metadata;
+}
+
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
-  write_safetensors(file, state);
+  write_safetensors(file, state, optimizer_metadata());
 }
 
 void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& module) {
@@ -208,10 +216,10 @@ void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& modul
   const SafetensorsFile file(path);
   size_t used = 0;
   // What the file has under that name; undefined where it has nothing.
-  const auto find = [&](const std::string& name, at::IntArrayRef sizes) {
+  const auto find = [&](const std::string& name, at::IntArrayRef sizes, at::ScalarType type) {
     if (file.find(name) == nullptr) return at::Tensor();
     const at::Tensor stored = file.tensor(name);
-    if (stored.sizes() != sizes || stored.scalar_type() != at::kFloat)
+    if (stored.sizes() != sizes || stored.scalar_type() != type)
       throw Error(fmt::format("{}: {} has another shape or dtype than the parameter of this run",
                               path.string(), name));
     ++used;
@@ -222,18 +230,20 @@ void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& modul
   for (const auto& item : module.named_parameters()) {
     const std::string& name = item.key();
     const at::Tensor& parameter = item.value();
+    const at::ScalarType type = gradient_type(parameter);
     // A copy of this optimizer's part.
     const auto own = [&](const at::Tensor& stored) {
       if (!stored.defined()) return stored;
-      return part(name, stored).to(parameter.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+      return part(name, stored).to(parameter.device(), type, /*non_blocking=*/false, /*copy=*/true);
     };
-    const at::Tensor step = find(name + ".step", {}), master = find(name + ".master", parameter.sizes());
+    const at::Tensor step = find(name + ".step", {}, at::kFloat),
+                     master = find(name + ".master", parameter.sizes(), type);
     State state{.master = own(master)};
     if (step.defined()) {
       state.rule = &rule_of(name, parameter);
       state.step = step.to(parameter.device(), at::kFloat, false, /*copy=*/true);
       for (const std::string_view of_rule : state.rule->state_names()) {
-        const at::Tensor stored = find(fmt::format("{}.{}", name, of_rule), parameter.sizes());
+        const at::Tensor stored = find(fmt::format("{}.{}", name, of_rule), parameter.sizes(), type);
         if (!stored.defined())
           throw Error(
               fmt::format("{}: of {}, {} is missing: it was moved by another rule, or the file is damaged",

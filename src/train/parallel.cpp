@@ -1,9 +1,15 @@
 #include "blt/train/parallel.h"
 
+#include <c10/util/Exception.h>
+
+#include <cstddef>
+#include <map>
 #include <utility>
 
 #include "train/data_parallel.h"
 #include "train/zero1.h"
+#include "train/zero2.h"
+#include "train/zero3.h"
 
 namespace blt {
 namespace {
@@ -11,7 +17,7 @@ namespace {
 class Alone : public Parallel {
  public:
   Alone(std::shared_ptr<Group> group, torch::nn::Module& module)
-      : Parallel(std::move(group)), module_(module) {}
+      : Parallel(std::move(group), module), module_(module) {}
 
   void backward(const at::Tensor& loss, bool) override { loss.backward(); }
   Gradients finish_gradients() override { return take_gradients(module_); }
@@ -29,12 +35,33 @@ void copy_from_the_first(Group& group, torch::nn::Module& module) {
   for (const Group::Pending& one : coming) one->wait();
 }
 
+int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
+  std::map<const void*, size_t> storages;
+  for (const at::Tensor& tensor : tensors)
+    if (tensor.defined()) storages[tensor.storage().unsafeGetStorageImpl()] = tensor.storage().nbytes();
+  int64_t total = 0;
+  for (const auto& [storage, bytes] : storages) total += static_cast<int64_t>(bytes);
+  return total;
+}
+
 }  // namespace
 
-OptimizerState Parallel::whole_state(const Optimizer& optimizer) {
-  if (!group().is_first()) return {};
-  OptimizerState result = optimizer.state();
-  for (auto& [name, tensor] : result) tensor = tensor.clone();
+std::vector<std::pair<std::string, at::Tensor>> Parallel::own_parameters() {
+  std::vector<std::pair<std::string, at::Tensor>> result;
+  for (const auto& item : module_.named_parameters())
+    if (item.value().requires_grad()) result.emplace_back(item.key(), item.value().detach());
+  return result;
+}
+
+Parallel::Kept Parallel::kept() const {
+  return {.parameters = bytes_of(kept_parameters()), .gradients = bytes_of(kept_gradients())};
+}
+
+std::vector<at::Tensor> Parallel::kept_parameters() const { return module_.parameters(); }
+
+std::vector<at::Tensor> Parallel::kept_gradients() const {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& parameter : module_.parameters()) result.push_back(parameter.grad());
   return result;
 }
 
@@ -42,8 +69,17 @@ std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::share
                                         torch::nn::Module& module) {
   if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);
   copy_from_the_first(*group, module);
-  if (config.sharding == Sharding::kZero1) return std::make_unique<Zero1>(config, std::move(group), module);
-  return std::make_unique<DataParallel>(config, std::move(group), module);
+  switch (config.sharding) {
+    case Sharding::kNone:
+      return std::make_unique<DataParallel>(config, std::move(group), module);
+    case Sharding::kZero1:
+      return std::make_unique<Zero1>(config, std::move(group), module);
+    case Sharding::kZero2:
+      return std::make_unique<Zero2>(config, std::move(group), module);
+    case Sharding::kZero3:
+      return std::make_unique<Zero3>(config, std::move(group), module);
+  }
+  TORCH_INTERNAL_ASSERT(false, "a sharding that there is not");
 }
 
 }  // namespace blt

@@ -14,7 +14,7 @@
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
 #include "blt/data/loader.h"
-#include "blt/io/model_copy.h"
+#include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
 #include "blt/model/report.h"
 #include "blt/train/rendezvous.h"
@@ -38,8 +38,16 @@ constexpr const char* kModelComment =
     "# The run that made this model, whose shape and patching are in config.json. To go on from it:\n"
     "# blt_train run.yaml --init FOLDER output=…\n";
 
-void write_settings(const fs::path& folder, const RunSettings& settings, const std::string& comment) {
-  write_file(folder / "run.yaml", comment + to_yaml(settings));
+ModelToSave to_save(ModelContent content, const RunSettings& settings, const std::string& comment) {
+  return {
+      .tensors = std::move(content.tensors),
+      .write_rest =
+          [config = std::move(content.config), settings, comment](const fs::path& folder) {
+            write_file(folder / "config.json", config);
+            write_file(folder / "run.yaml", comment + to_yaml(settings));
+          },
+      .write_rest_of_average = [config = std::move(content.float32_config)](
+                                   const fs::path& folder) { write_file(folder / "config.json", config); }};
 }
 
 // A trainer's seed for the random numbers of its steps.
@@ -81,19 +89,9 @@ std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, cons
   parts.output = settings.output;
   parts.seed = training_seed(settings.seed, "entropy_model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
-  parts.save = [settings, model] {
-    return [write = copy_to_save(model), settings](const fs::path& folder) {
-      write(folder);
-      write_settings(folder, settings, kEntropyModelComment);
-    };
+  parts.model_to_save = [settings, model] {
+    return to_save(model_content(model), settings, kEntropyModelComment);
   };
-  if (settings.train.ema && group->is_first()) {
-    const EntropyModel average(model->config());
-    parts.average = {
-        .module = average.ptr(),
-        .save = [average] { return copy_to_save(average); },
-        .load = [average](const fs::path& folder) { load_weights(folder, Blt(nullptr), average); }};
-  }
   return make_trainer(settings.train, std::move(parts), checkpoint);
 }
 
@@ -143,24 +141,13 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
       return flops * static_cast<double>(computed - before);
     };
   }
-  const auto copy = [config, entropy_model = models.entropy_model](const Blt& blt) {
-    return copy_to_save({.config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
-                         .blt = blt,
-                         .entropy_model = entropy_model});
+  parts.model_to_save = [config, models] {
+    const LoadedModel model{
+        .config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
+        .blt = models.blt,
+        .entropy_model = models.entropy_model};
+    return to_save(model_content(model), config, kModelComment);
   };
-  parts.save = [config, copy, blt = models.blt] {
-    return [write = copy(blt), config](const fs::path& folder) {
-      write(folder);
-      write_settings(folder, config, kModelComment);
-    };
-  };
-  if (config.train.ema && group->is_first()) {
-    const Blt average(*config.model);
-    parts.average = {.module = average.ptr(),
-                     .save = [copy, average] { return copy(average); },
-                     .load = [average, entropy_model = models.entropy_model](
-                                 const fs::path& folder) { load_weights(folder, average, entropy_model); }};
-  }
   return make_trainer(config.train, std::move(parts), checkpoint);
 }
 
@@ -181,7 +168,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
   std::optional<StopAtOnce> starting(std::in_place, last_words);
   std::optional<FolderLock> lock;
   if (!options.check && group->is_first()) lock.emplace(config.output);
-  const Checkpoints checkpoints = find_checkpoints(config, options.resume);
+  const Checkpoints checkpoints = find_checkpoints(config, options.resume, *group);
   Models models = make_models(config, options.init);
   const CostContext context = cost_context(config);  // before the wanted mean length becomes a threshold
   restore(checkpoints, config, models);

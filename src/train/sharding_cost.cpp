@@ -6,6 +6,7 @@ namespace blt {
 namespace {
 
 constexpr double kGradientBytes = 4;  // float32, whatever the parameters are
+constexpr double kBuckets = 3;        // with ZeRO-2: one that is filled, and two on their way
 
 // Everything whole, gradients in buckets where there are several ranks, rows of tables from all to all.
 ShardingCost data_parallel(const ShardedSizes& s) {
@@ -50,6 +51,36 @@ ShardingCost zero1(const ShardedSizes& s) {
   return cost;
 }
 
+// Besides: gradients divided, which travel with every micro-batch.
+ShardingCost zero2(const ShardedSizes& s) {
+  ShardingCost cost = zero1(s);
+  if (s.world == 1) return cost;
+  cost.gradients /= static_cast<double>(s.world);
+  cost.beside_backward = kBuckets * kGradientBytes * static_cast<double>(std::min(s.bucket, s.dense));
+  cost.traffic[0].bytes *= static_cast<double>(s.micro_batches);
+  return cost;
+}
+
+// Besides: layers divided, each with a bucket of its own, and gathered for each forward and each backward.
+ShardingCost zero3(const ShardedSizes& s) {
+  ShardingCost cost = zero2(s);
+  if (s.world == 1) return cost;
+  const auto world = static_cast<double>(s.world), bytes = static_cast<double>(s.parameter_bytes);
+  const double others = (world - 1) / world, layers = bytes * static_cast<double>(s.layers),
+               rest = bytes * static_cast<double>(s.dense - s.layers);
+  cost.parameters = rest + layers / world;
+  cost.whole = others * layers;
+  const int64_t bucket = std::max(std::min(s.bucket, s.dense - s.layers), s.largest_layer);
+  // A layer that computes and the one after it.
+  cost.beside_backward = kBuckets * kGradientBytes * static_cast<double>(bucket) +
+                         2 * bytes * static_cast<double>(s.largest_layer);
+  cost.update -= layers * (1 + 1 / world);
+  cost.traffic[1] = {"parameters, all-gathered", others * rest};
+  cost.traffic.push_back(
+      {"parameters of layers, all-gathered", 2 * others * layers * static_cast<double>(s.micro_batches)});
+  return cost;
+}
+
 }  // namespace
 
 ShardingCost sharding_cost(Sharding sharding, const ShardedSizes& sizes) {
@@ -58,6 +89,10 @@ ShardingCost sharding_cost(Sharding sharding, const ShardedSizes& sizes) {
       return data_parallel(sizes);
     case Sharding::kZero1:
       return zero1(sizes);
+    case Sharding::kZero2:
+      return zero2(sizes);
+    case Sharding::kZero3:
+      return zero3(sizes);
   }
   return {};
 }

@@ -13,6 +13,9 @@ namespace blt {
 struct ShardedSizes {
   int64_t dense = 0;            // elements, without n-gram tables
   int64_t tables = 0;           // elements of n-gram tables
+  int64_t layers = 0;           // of `dense`, those of the latent transformer's layers
+  int64_t largest_layer = 0;    // elements of one of them
+  int64_t bucket = 0;           // elements of a bucket of gradients of the others
   int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
   double optimizer = 0;         // bytes of the optimizer's state, whole, masters included
   int64_t row_bytes = 0;        // of a table row's gradient, its id included
@@ -27,8 +30,10 @@ struct ShardingCost {
   double parameters = 0, tables = 0, optimizer = 0;
   double gradients =
       0;  // where they are collected; 0: each lies where the backward makes it, and is counted there
-  // Besides, at its peak: while table rows are added up, and while parameters move.
-  double exchange = 0, update = 0;
+  // Besides, at its peak: beside the backward, while table rows are added up, and while parameters move.
+  double beside_backward = 0, exchange = 0, update = 0;
+  // Besides, when parameters are put together between steps, to be validated or saved.
+  double whole = 0;
 
   struct Traffic {
     std::string what;

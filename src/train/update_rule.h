@@ -17,9 +17,9 @@ namespace blt {
 // One parameter's update. What a step whose clip found a NaN or an infinity would do is masked: it changes nothing.
 struct Update {
   std::string_view name = {};
-  at::Tensor target =
-      {};  // float32, moved in place: the parameter (or the optimizer's part of it), or its master
-  at::Tensor gradient = {};            // float32, like target; undefined where there are rows
+  // Of gradient_type(), moved in place: the parameter (or the optimizer's part of it), or its master.
+  at::Tensor target = {};
+  at::Tensor gradient = {};            // like target; undefined where there are rows
   const RowGradient* rows = nullptr;   // of an n-gram table, whose target is [rows, C]
   std::vector<at::Tensor> state = {};  // UpdateRule::state_names(), like target; moved in place
   at::Tensor step = {};                // [] float32: steps taken, with this one

@@ -6,17 +6,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <string>
 #include <utility>
 
 namespace blt {
 
-Zero1::Zero1(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module)
-    : DataParallel(config, std::move(group), module) {}
-
 Part Zero1::range_of(int64_t rank, const Buckets::Bucket& bucket) const {
-  const int64_t share = bucket.values.numel() / group().size();
+  const int64_t share = bucket.size / group().size();
   return {rank * share, (rank + 1) * share};
 }
 
@@ -44,13 +39,17 @@ Parts Zero1::parts_of(int64_t rank) const {
   return parts;
 }
 
-at::Tensor Zero1::own_range(const Buckets::Bucket& bucket) const {
-  const Part range = range_of(group().rank(), bucket);
-  return bucket.values.slice(0, range.begin, range.end);
+at::Tensor Zero1::sums_of(size_t bucket) const {
+  const Part range = range_of(group().rank(), buckets().all()[bucket]);
+  return buckets().all()[bucket].values.slice(0, range.begin, range.end);
 }
 
-Group::Pending Zero1::send(const Buckets::Bucket& bucket, std::string_view what) {
-  return group().reduce_scatter(own_range(bucket), bucket.values, what);
+at::Tensor Zero1::place_of(size_t parameter, const Part& part) {
+  return parameters()[parameter].parameter.detach().view({-1}).slice(0, part.begin, part.end);
+}
+
+Group::Pending Zero1::send(size_t bucket, std::string_view what) {
+  return group().reduce_scatter(sums_of(bucket), buckets().all()[bucket].values, what);
 }
 
 Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
@@ -60,10 +59,12 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
     const Trained& item = parameters()[i];
     const Part part = own.at(item.name);
     if (!took_part[i] || part.begin == part.end) continue;
-    const int64_t offset = buckets().piece(i).offset;
-    const at::Tensor& values = buckets().all()[buckets().bucket_of(i)].values;
-    result.dense.push_back(
-        {item.name, item.parameter, values.slice(0, offset + part.begin, offset + part.end)});
+    const size_t bucket = buckets().bucket_of(i);
+    const int64_t offset =
+        buckets().piece(i).offset - range_of(group().rank(), buckets().all()[bucket]).begin;
+    result.dense.push_back({item.name, item.parameter,
+                            sums_of(bucket).slice(0, offset + part.begin, offset + part.end),
+                            place_of(i, part)});
   }
   for (size_t t = 0; t < tables().size(); ++t) {
     if (rows[t].capacity == 0) continue;
@@ -72,7 +73,7 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
     const int64_t begin = std::lower_bound(ids, ids + rows[t].capacity, range.begin) - ids;
     const int64_t end = std::lower_bound(ids, ids + rows[t].capacity, range.end) - ids;
     const RowGradient inside{.ids = rows[t].ids.slice(0, begin, end) - range.begin,
-                             .values = rows[t].values.slice(0, begin, end),
+                             .values = rows[t].values.slice(0, begin, end).clone(),  // the others may go
                              .count = at::full({}, end - begin, rows[t].ids.options()),
                              .capacity = end - begin};
     result.rows.push_back({tables()[t].table.name, tables()[t].table.parameter, inside});
@@ -86,6 +87,22 @@ at::Tensor Zero1::squared_norms(const Gradients& gradients, std::span<const std:
   return squares;
 }
 
+std::vector<std::pair<std::string, at::Tensor>> Zero1::own_parameters() {
+  const Parts own = parts();
+  std::vector<std::pair<std::string, at::Tensor>> result;
+  for (size_t i = 0; i < parameters().size(); ++i) {
+    const std::string& name = parameters()[i].name;
+    if (const Part part = own.at(name); part.begin < part.end) result.emplace_back(name, place_of(i, part));
+  }
+  for (const Table& table : tables()) {
+    const auto& [name, parameter] = table.table;
+    const Part part = own.at(name);
+    if (part.begin < part.end)
+      result.emplace_back(name, parameter.detach().view({-1}).slice(0, part.begin, part.end));
+  }
+  return result;
+}
+
 void Zero1::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
   optimizer.step(gradients, clip, factor);
   put_together();
@@ -93,13 +110,13 @@ void Zero1::step(Optimizer& optimizer, const Gradients& gradients, const ClipRes
 
 void Zero1::put_together() {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> whole;  // of each bucket, in the parameters' type
+  std::vector<std::pair<const Buckets::Bucket*, at::Tensor>> whole;  // in the parameters' type
   std::vector<Group::Pending> coming;
   for (size_t b = 0; b < buckets().all().size(); ++b) {
     const Buckets::Bucket& bucket = buckets().all()[b];
+    if (!is_whole(bucket)) continue;
     const auto values = [&](const Buckets::Piece& piece) { return parameters()[piece.parameter].parameter; };
-    const at::Tensor all =
-        at::empty(bucket.values.sizes(), values(bucket.pieces[0]).options().requires_grad(false));
+    const at::Tensor all = at::empty({bucket.size}, values(bucket.pieces[0]).options().requires_grad(false));
     const Part range = range_of(group().rank(), bucket);
     const at::Tensor own = at::zeros({range.end - range.begin}, all.options());
     for (const Buckets::Piece& piece : bucket.pieces) {
@@ -111,7 +128,7 @@ void Zero1::put_together() {
     }
     coming.push_back(
         group().all_gather(all, own, fmt::format("parameters, {} of {}", b + 1, buckets().all().size())));
-    whole.push_back(all);
+    whole.emplace_back(&bucket, all);
   }
   for (const Table& table : tables())
     for (int64_t r = 0; r < group().size(); ++r) {
@@ -121,49 +138,11 @@ void Zero1::put_together() {
                                            table.table.name));
     }
   for (const Group::Pending& one : coming) one->wait();
-  for (size_t b = 0; b < whole.size(); ++b)
-    for (const Buckets::Piece& piece : buckets().all()[b].pieces) {
+  for (const auto& [bucket, all] : whole)
+    for (const Buckets::Piece& piece : bucket->pieces) {
       const at::Tensor& parameter = parameters()[piece.parameter].parameter;
-      parameter.detach().view({-1}).copy_(whole[b].slice(0, piece.offset, piece.offset + piece.numel));
+      parameter.detach().view({-1}).copy_(all.slice(0, piece.offset, piece.offset + piece.numel));
     }
-}
-
-OptimizerState Zero1::whole_state(const Optimizer& optimizer) {
-  const at::NoGradGuard no_grad;
-  std::map<std::string, at::Tensor> own;
-  for (const auto& [name, tensor] : optimizer.state()) own[name] = tensor;
-  std::vector<Parts> parts;
-  for (int64_t r = 0; r < group().size(); ++r) parts.push_back(parts_of(r));
-  std::map<std::string, at::Tensor> all;  // sorted by name
-  for (const Trained& item : parameters()) all[item.name] = item.parameter;
-  for (const Table& table : tables()) all[table.table.name] = table.table.parameter;
-
-  // A rank that moves nothing of a parameter does not know whether the others have state of it.
-  std::vector<int64_t> ranks_with;
-  for (const auto& [name, parameter] : all)
-    for (const char* suffix : kStateSuffixes) ranks_with.push_back(own.count(name + suffix) != 0 ? 1 : 0);
-  ranks_with = sum_of_counts(group(), std::move(ranks_with), "which parameters have state");
-
-  OptimizerState state;
-  size_t i = 0;
-  for (const auto& [name, parameter] : all)
-    for (const char* suffix : kStateSuffixes) {
-      if (ranks_with[i++] == 0) continue;
-      const std::string key = name + suffix;
-      const bool is_step = key.ends_with(".step");
-      at::Tensor whole = at::zeros(is_step ? at::IntArrayRef{} : parameter.sizes(),
-                                   parameter.options().dtype(at::kFloat).requires_grad(false));
-      for (int64_t r = 0; r < group().size(); ++r) {
-        const Part part = parts[static_cast<size_t>(r)].at(name);
-        if (part.begin == part.end) continue;
-        const at::Tensor target = is_step ? whole : whole.view({-1}).slice(0, part.begin, part.end);
-        if (r == group().rank()) target.copy_(own.at(key).view_as(target));
-        group().broadcast(target, r, key)->wait();
-        if (is_step) break;  // all that move some of it have the same
-      }
-      if (group().is_first()) state.emplace_back(key, std::move(whole));
-    }
-  return state;
 }
 
 }  // namespace blt

@@ -157,7 +157,7 @@ class CountedGroup : public Group {
 
 TEST(DryRun, SaysWhatRanksSend) {
   at::set_num_threads(1);
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1})
+  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3})
     for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
       RunConfig config = run_of(bench::shape("tiny"), 1, 256);
       config.train.compute = compute;

@@ -1,31 +1,41 @@
-// Averages of the weights against a loop in double, and over a checkpoint.
+// Averages of the weights, as checkpoints have them: against a loop in double, over a resume, and divided among ranks.
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "blt/io/model_copy.h"
+#include "blt/base/error.h"
+#include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
 #include "blt/train/trainer.h"
 #include "temporary_folder.h"
+#include "train/ranks.h"
 #include "train/small_model.h"
 
 namespace blt {
 namespace {
 
+using testing::in_group;
 using testing::RepeatBatches;
 using testing::sequence;
 using testing::small_config;
 
 constexpr const char* kTable = "local_encoder.embedding.ngram_table";
+constexpr const char* kFrozen = "local_decoder.norm.weight";
 
 TrainConfig quick(bool tables) {
   TrainConfig config;
   config.steps = 8;
   config.optimizer.learning_rate = 1e-2;
-  config.optimizer.groups = {{.pattern = "local_decoder.norm.weight", .frozen = true}};
+  config.optimizer.groups = {{.pattern = kFrozen, .frozen = true}};
   config.schedule = ConstantSchedule{};
   config.log_every = 1000;
   config.ema = EmaConfig{.decay = 0.3, .tables = tables};
@@ -33,60 +43,82 @@ TrainConfig quick(bool tables) {
 }
 
 struct Averaged {
-  Blt model{nullptr}, average{nullptr};
+  Blt model{nullptr};
   std::unique_ptr<Trainer> trainer;
 };
 
-Averaged run_of(const TrainConfig& config, const std::filesystem::path& output = {}) {
+// All ranks train on the same text, so that they do what one alone does.
+Averaged run_of(const TrainConfig& config, const std::filesystem::path& output,
+                const std::shared_ptr<Group>& group = nullptr, const ParallelConfig& parallel = {}) {
   Averaged run;
-  torch::manual_seed(3);
-  run.model = Blt(small_config());
-  run.average = Blt(small_config());
+  {
+    static std::mutex one_at_a_time;  // the random numbers are everybody's
+    const std::lock_guard lock(one_at_a_time);
+    torch::manual_seed(3);
+    run.model = Blt(small_config());
+  }
   TrainerParts parts;
   parts.model = trainable(run.model);
   parts.train = std::make_unique<RepeatBatches>(
       std::vector<Batch>{Batch::pack({sequence("abcabcabcabc")}), Batch::pack({sequence("xyxyxyxyxyx")})});
   parts.output = output;
-  const auto save = [](const Blt& model) {
-    return copy_to_save(
+  std::filesystem::create_directories(output);
+  parts.group = group;
+  parts.parallel = parallel;
+  parts.model_to_save = [model = run.model] {
+    ModelContent content = model_content(
         LoadedModel{.config = {.blt = model->config(), .patching = {.rule = BytePatching{}}}, .blt = model});
+    const auto write = [](const std::string& text) {
+      return [text](const std::filesystem::path& folder) { std::ofstream(folder / "config.json") << text; };
+    };
+    return ModelToSave{.tensors = content.tensors,
+                       .write_rest = write(content.config),
+                       .write_rest_of_average = write(content.float32_config)};
   };
-  parts.save = [save, model = run.model] { return save(model); };
-  parts.average = {.module = run.average.ptr(),
-                   .save = [save, average = run.average] { return save(average); },
-                   .load =
-                       [average = run.average](const std::filesystem::path& folder) {
-                         load_weights(folder, average, EntropyModel(nullptr));
-                       }};
   run.trainer = std::make_unique<Trainer>(config, std::move(parts));
   return run;
 }
 
+using Parameters = std::map<std::string, torch::Tensor>;
+
+Parameters parameters_of(const Blt& model) {
+  Parameters parameters;
+  for (const auto& item : model->named_parameters()) parameters[item.key()] = item.value().detach();
+  return parameters;
+}
+
+// A checkpoint's averages.
+Parameters averages_in(const std::filesystem::path& checkpoint) {
+  return parameters_of(load_model(checkpoint / "ema").blt);
+}
+
 TEST(Ema, AveragesWhatALoopDoes) {
+  const blt_test::TemporaryFolder folder;
   for (const bool tables : {false, true}) {
-    const Averaged run = run_of(quick(tables));
-    std::map<std::string, torch::Tensor> expected;
-    for (const auto& item : run.model->named_parameters())
-      expected[item.key()] = item.value().detach().to(torch::kDouble);
+    const auto output = folder / (tables ? "tables" : "dense");
+    const Averaged run = run_of(quick(tables), output);
+    Parameters expected;
+    for (const auto& [name, value] : parameters_of(run.model)) expected[name] = value.to(torch::kDouble);
     for (int64_t t = 0; t < 6; ++t) {
       run.trainer->train_step();
       const double decay = std::min(0.3, (1.0 + static_cast<double>(t)) / (10.0 + static_cast<double>(t)));
-      for (const auto& item : run.model->named_parameters()) {
-        const torch::Tensor now = item.value().detach().to(torch::kDouble);
-        const bool averaged = tables || item.key() != kTable;
-        expected[item.key()] = averaged ? decay * expected[item.key()] + (1 - decay) * now : now;
+      for (const auto& [name, value] : parameters_of(run.model)) {
+        const torch::Tensor now = value.to(torch::kDouble);
+        const bool averaged = tables || name != kTable;
+        expected[name] = averaged ? decay * expected[name] + (1 - decay) * now : now;
       }
     }
-    for (const auto& item : run.average->named_parameters()) {
-      EXPECT_LE((item.value() - expected[item.key()]).abs().max().item<double>(), 1e-6) << item.key();
-      const bool is_own = torch::equal(item.value(), run.model->named_parameters()[item.key()]);
-      EXPECT_EQ(is_own, (!tables && item.key() == kTable) || item.key() == "local_decoder.norm.weight")
-          << item.key();
+    run.trainer->save();
+    run.trainer->finish_saving();
+    const Parameters own = parameters_of(run.model);
+    for (const auto& [name, average] : averages_in(output / "step_00000006")) {
+      EXPECT_LE((average - expected[name]).abs().max().item<double>(), 1e-6) << name;
+      EXPECT_EQ(torch::equal(average, own.at(name)), (!tables && name == kTable) || name == kFrozen) << name;
     }
   }
 }
 
-TEST(Ema, GoesOnBitForBitAndIsAModel) {
+TEST(Ema, GoesOnBitForBit) {
   const blt_test::TemporaryFolder folder;
   for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
     const std::string name = compute == Compute::kFloat32 ? "float32" : "bfloat16";
@@ -95,23 +127,59 @@ TEST(Ema, GoesOnBitForBitAndIsAModel) {
     config.optimizer.matrices = RuleKind::kMuon;
     config.accumulate_from = {{.step = 2, .batches = 2}, {.step = 6, .batches = 3}};
     config.checkpoint_every = 4;
-    const Averaged whole = run_of(config, folder / (name + "/whole"));
+    const auto whole_output = folder / (name + "/whole"), rest_output = folder / (name + "/rest");
+    const Averaged whole = run_of(config, whole_output);
     EXPECT_EQ(whole.trainer->run(), Trainer::Outcome::kFinished);
-    const LoadedModel averaged = load_model(folder / (name + "/whole/step_00000008/ema"));
-    for (const auto& item : averaged.blt->named_parameters())
-      EXPECT_TRUE(torch::equal(item.value(), whole.average->named_parameters()[item.key()].to(torch::kFloat)))
-          << item.key();
-
-    const Averaged rest = run_of(config, folder / (name + "/rest"));
-    load_weights(folder / (name + "/whole/step_00000004"), rest.model, EntropyModel(nullptr));
-    rest.trainer->resume(folder / (name + "/whole/step_00000004"));
+    const Averaged rest = run_of(config, rest_output);
+    load_weights(whole_output / "step_00000004", rest.model, EntropyModel(nullptr));
+    rest.trainer->resume(whole_output / "step_00000004");
     EXPECT_EQ(rest.trainer->run(), Trainer::Outcome::kFinished);
-    for (const bool average : {false, true}) {
-      const auto expected = (average ? whole.average : whole.model)->named_parameters();
-      for (const auto& item : (average ? rest.average : rest.model)->named_parameters())
-        EXPECT_TRUE(torch::equal(item.value(), expected[item.key()])) << name << " " << item.key();
-    }
+
+    const Parameters averages = averages_in(whole_output / "step_00000008");
+    for (const auto& [parameter, value] : averages_in(rest_output / "step_00000008"))
+      EXPECT_TRUE(torch::equal(value, averages.at(parameter))) << name << " " << parameter;
+    const Parameters own = parameters_of(whole.model);
+    for (const auto& [parameter, value] : parameters_of(rest.model))
+      EXPECT_TRUE(torch::equal(value, own.at(parameter))) << name << " " << parameter;
   }
+}
+
+TEST(Ema, DividedAmongRanksIsTheSameAndGoesOnWithOthers) {
+  const blt_test::TemporaryFolder folder;
+  TrainConfig config = quick(true);
+  config.checkpoint_every = 4;
+  run_of(config, folder / "alone").trainer->run();
+  const Parameters expected = averages_in(folder / "alone/step_00000008");
+  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3}) {
+    const std::string of(name(sharding));
+    const auto train = [&](int64_t ranks, const std::filesystem::path& output, bool resumes) {
+      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+        const Averaged run = run_of(config, output, group, {.sharding = sharding});
+        if (resumes) {
+          load_weights(folder / (of + "/step_00000004"), run.model, EntropyModel(nullptr));
+          run.trainer->resume(folder / (of + "/step_00000004"));
+        }
+        EXPECT_EQ(run.trainer->run(), Trainer::Outcome::kFinished);
+      });
+    };
+    train(3, folder / of, false);
+    train(2, folder / (of + "_resumed"), true);
+    for (const char* run : {"", "_resumed"})
+      for (const auto& [parameter, value] : averages_in(folder / (of + run + "/step_00000008")))
+        EXPECT_LE((value - expected.at(parameter)).abs().max().item<double>(), 1e-4)
+            << of << run << " " << parameter;
+  }
+}
+
+TEST(Ema, OfAnotherModelIsRefused) {
+  const blt_test::TemporaryFolder folder;
+  const Averaged run = run_of(quick(false), folder / "run");
+  run.trainer->train_step();
+  run.trainer->save();
+  run.trainer->finish_saving();
+  const auto checkpoint = folder / "run/step_00000001";
+  std::filesystem::remove(checkpoint / "ema/model.safetensors");
+  EXPECT_THROW(run_of(quick(false), folder / "next").trainer->resume(checkpoint), Error);
 }
 
 }  // namespace

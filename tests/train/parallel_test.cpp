@@ -6,11 +6,17 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "blt/data/loader.h"
+#include "blt/io/safetensors.h"
 #include "blt/train/trainer.h"
 #include "temporary_folder.h"
 #include "train/ranks.h"
@@ -24,11 +30,20 @@ using testing::RepeatBatches;
 using testing::sequence;
 using testing::small_config;
 
-constexpr int64_t kSteps = 10;
+constexpr Sharding kShardings[] = {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3};
 
-TrainConfig training(int64_t accumulate, Compute compute) {
+std::string name_of(Sharding sharding) {
+  for (const auto& [value, name] : EnumNames<Sharding>::kValues)
+    if (value == sharding) return std::string(name);
+  return "?";
+}
+
+constexpr double kSmallBuckets = 0.03;  // so that there are several
+ParallelConfig divided(Sharding sharding) { return {.sharding = sharding, .bucket_mib = kSmallBuckets}; }
+
+TrainConfig training(int64_t accumulate, Compute compute, int64_t steps = 10) {
   TrainConfig config;
-  config.steps = kSteps;
+  config.steps = steps;
   config.accumulate = accumulate;
   config.compute = compute;
   config.optimizer.learning_rate = 1e-3;
@@ -56,12 +71,16 @@ std::unique_ptr<Stage<Batch>> share_of(int64_t rank, int64_t ranks, int64_t accu
   return std::make_unique<RepeatBatches>(std::move(batches));
 }
 
-// A model with the same parameters at every call.
-Blt new_model() {
+// A model with the same parameters at every call, and several layers to divide.
+Blt new_model(at::ScalarType type = at::kFloat) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   torch::manual_seed(3);
-  return Blt(small_config());
+  BltConfig config = small_config();
+  config.latent_transformer.layers = 3;
+  Blt model(config);
+  model->to(type);
+  return model;
 }
 
 struct Result {
@@ -69,19 +88,36 @@ struct Result {
   std::vector<at::Tensor> module_norms, parameters;
   std::map<std::string, at::Tensor> state;
   int64_t own_state_bytes = 0;
+  Parallel::Kept kept = {};           // after a step, before the gradients go
+  int64_t parameters_in_between = 0;  // bytes kept between a forward and its backward
   int64_t targets = 0;
 };
 
-Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, const ParallelConfig& parallel) {
-  const Blt model = new_model();
+// output: where a checkpoint is saved in the end; empty: nowhere.
+Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, const ParallelConfig& parallel,
+             at::ScalarType type = at::kFloat, const std::filesystem::path& output = {}) {
+  const Blt model = new_model(type);
   TrainerParts parts;
   parts.model = trainable(model);
   const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
   parts.train = share_of(rank, ranks, config.accumulate);
   parts.group = group;
   parts.parallel = parallel;
-  Trainer trainer(config, std::move(parts));
+  parts.output = output;
+  parts.model_to_save = [model] {
+    ModelToSave saved{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+    for (const auto& item : model->named_parameters()) saved.tensors.emplace_back(item.key(), item.value());
+    return saved;
+  };
+  if (!output.empty() && rank == 0) std::filesystem::create_directories(output);
   Result result;
+  const Trainer* running = nullptr;
+  parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
+    result.parameters_in_between = running->parallel().kept().parameters;
+    return next_id_loss(logits, batch);
+  };
+  Trainer trainer(config, std::move(parts));
+  running = &trainer;
   while (trainer.step() < config.steps) {
     const StepStats stats = trainer.train_step();
     result.losses.push_back(stats.loss.item<double>());
@@ -89,11 +125,20 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
     result.module_norms.push_back(stats.module_norms);
     result.targets = stats.targets;
   }
+  result.kept = trainer.parallel().kept();
+  trainer.parallel().make_whole();
   for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
   for (const auto& [name, tensor] : trainer.optimizer().state())
     result.own_state_bytes += static_cast<int64_t>(tensor.nbytes());
-  for (const auto& [name, tensor] : trainer.parallel().whole_state(trainer.optimizer()))
-    result.state[name] = tensor.clone();
+  if (output.empty()) return result;
+  trainer.save();
+  trainer.finish_saving();
+  const SafetensorsFile saved(output / fmt::format("step_{:08}/optimizer.safetensors", config.steps));
+  for (const SafetensorsEntry& entry : saved.entries())
+    result.state[entry.name] = saved.tensor(entry.name).clone();
+  const SafetensorsFile weights(output / fmt::format("step_{:08}/model.safetensors", config.steps));
+  for (const auto& item : model->named_parameters())
+    EXPECT_TRUE(torch::equal(weights.tensor(item.key()), item.value())) << item.key();
   return result;
 }
 
@@ -111,50 +156,71 @@ void expect_close(const Result& one, const Result& many, double first, double la
   }
 }
 
-TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
-  at::set_num_threads(1);
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1})
-    for (const int64_t accumulate : {1, 4}) {
-      const TrainConfig config = training(accumulate, Compute::kFloat32);
-      const Result one = train(nullptr, config, {});
-      EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
-      for (const int64_t ranks : {1, 2, 3, 4}) {
-        std::vector<Result> many(static_cast<size_t>(ranks));
-        in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-          // Small buckets, so that there are several.
-          many[static_cast<size_t>(group->rank())] =
-              train(group, config, {.sharding = sharding, .bucket_mib = 0.01});
-        });
-        const std::string what = std::to_string(ranks) + " ranks, accumulate " + std::to_string(accumulate);
-        for (const Result& result : many) {
-          expect_close(one, result, 1e-6, 1e-4, what);
-          EXPECT_EQ(result.losses, many[0].losses) << what;
-          for (size_t i = 0; i < result.parameters.size(); ++i)
-            EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i]))
-                << what << ", parameter " << i;
-        }
-        // What a checkpoint would hold is the same, whoever had which part of it.
-        ASSERT_EQ(one.state.size(), many[0].state.size()) << what;
-        for (const auto& [name, tensor] : one.state) {
-          ASSERT_EQ(many[0].state.count(name), 1u) << name;
-          EXPECT_TRUE(torch::allclose(many[0].state.at(name), tensor, 1e-2, 1e-4)) << what << ", " << name;
-        }
+// Every sharding, with every number of ranks. One rank divides nothing, whatever it is asked for.
+void expect_the_losses_of_one(const TrainConfig& config, at::ScalarType type, double bucket_mib, double first,
+                              double later) {
+  const blt_test::TemporaryFolder folder;
+  int runs = 0;
+  const Result one = train(nullptr, config, {}, type, folder / "one");
+  EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
+  for (const Sharding sharding : kShardings)
+    for (const int64_t ranks : {1, 2, 3, 4}) {
+      if (ranks == 1 && sharding != Sharding::kZero3) continue;
+      std::vector<Result> many(static_cast<size_t>(ranks));
+      const auto output = folder / std::to_string(runs++);
+      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+        many[static_cast<size_t>(group->rank())] =
+            train(group, config, {.sharding = sharding, .bucket_mib = bucket_mib}, type, output);
+      });
+      const std::string what =
+          fmt::format("{}, {} ranks, accumulate {}", name_of(sharding), ranks, config.accumulate);
+      for (const Result& result : many) {
+        expect_close(one, result, first, later, what);
+        EXPECT_EQ(result.losses, many[0].losses) << what;
+        ASSERT_EQ(result.parameters.size(), one.parameters.size()) << what;
+        for (size_t i = 0; i < result.parameters.size(); ++i)
+          EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i]))
+              << what << ", parameter " << i;
+      }
+      // What a checkpoint would hold is the same, whoever had which part of it.
+      ASSERT_EQ(one.state.size(), many[0].state.size()) << what;
+      for (const auto& [name, tensor] : one.state) {
+        ASSERT_EQ(many[0].state.count(name), 1u) << name;
+        EXPECT_TRUE(torch::allclose(many[0].state.at(name), tensor, 1e-2, 1e-4)) << what << ", " << name;
       }
     }
 }
 
+TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
+  at::set_num_threads(1);
+  for (const int64_t accumulate : {1, 4})
+    expect_the_losses_of_one(training(accumulate, Compute::kFloat32), at::kFloat, kSmallBuckets, 1e-6, 1e-4);
+}
+
+// Buckets as large as can be, so that 50 steps take as little time as can be.
+TEST(Parallel, InFloat64TheLossesOfOneToNineDigits) {
+  at::set_num_threads(1);
+  expect_the_losses_of_one(training(1, Compute::kFloat32, /*steps=*/50), at::kDouble, 25, 1e-9, 1e-9);
+}
+
+TEST(Parallel, InFloat64TheLossesOfOneToNineDigitsOverSeveralBatchesAStep) {
+  at::set_num_threads(1);
+  expect_the_losses_of_one(training(4, Compute::kFloat32, /*steps=*/50), at::kDouble, 25, 1e-9, 1e-9);
+}
+
 TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   at::set_num_threads(1);
+  const blt_test::TemporaryFolder folder;
   const TrainConfig config = training(2, Compute::kBfloat16);
-  const Result one = train(nullptr, config, {});
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1}) {
+  const Result one = train(nullptr, config, {}, at::kFloat, folder / "one");
+  for (const Sharding sharding : kShardings) {
     std::vector<Result> many(3);
+    const auto output = folder / name_of(sharding);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
-      many[static_cast<size_t>(group->rank())] =
-          train(group, config, {.sharding = sharding, .bucket_mib = 0.01});
+      many[static_cast<size_t>(group->rank())] = train(group, config, divided(sharding), at::kFloat, output);
     });
     for (const Result& result : many) {
-      expect_close(one, result, 2e-3, 1e-2, "bfloat16");
+      expect_close(one, result, 2e-3, 1e-2, name_of(sharding));
       for (size_t i = 0; i < result.parameters.size(); ++i)
         EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
     }
@@ -166,20 +232,103 @@ TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   }
 }
 
-TEST(Parallel, Zero1DividesTheOptimizersStateEqually) {
+TEST(Parallel, WhatIsDividedFallsWithTheNumberOfRanks) {
   at::set_num_threads(1);
   for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
-    TrainConfig config = training(1, compute);
+    TrainConfig config = training(2, compute);
     config.steps = 1;
     const Result one = train(nullptr, config, {});
-    for (const int64_t ranks : {2, 3, 4}) {
-      std::vector<int64_t> bytes(static_cast<size_t>(ranks));
-      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-        bytes[static_cast<size_t>(group->rank())] =
-            train(group, config, {.sharding = Sharding::kZero1, .bucket_mib = 0.01}).own_state_bytes;
-      });
-      const double share = static_cast<double>(one.own_state_bytes) / static_cast<double>(ranks);
-      for (const int64_t own : bytes) EXPECT_NEAR(static_cast<double>(own), share, 0.05 * share) << ranks;
+    const int64_t element = compute == Compute::kFloat32 ? 4 : 2;
+    const Blt model = new_model();
+    int64_t all = 0, dense = 0, layers = 0;  // elements
+    for (const auto& item : model->named_parameters()) {
+      all += item.value().numel();
+      if (!item.key().ends_with("ngram_table")) dense += item.value().numel();
+    }
+    for (const auto& parameter : model->latent_transformer->layers->parameters()) layers += parameter.numel();
+    EXPECT_GT(layers, dense / 4);
+    const auto expect_bytes = [&](int64_t bytes, double expected, const std::string& what) {
+      EXPECT_NEAR(static_cast<double>(bytes), expected, 0.05 * expected) << what;
+    };
+    for (const Sharding sharding : kShardings)
+      for (const int64_t ranks : {2, 3, 4}) {
+        std::vector<Result> many(static_cast<size_t>(ranks));
+        in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+          many[static_cast<size_t>(group->rank())] = train(group, config, divided(sharding));
+        });
+        const std::string what = fmt::format("{}, {} ranks", name_of(sharding), ranks);
+        const auto over = [&](Sharding least, int64_t bytes) {
+          return static_cast<double>(bytes) / static_cast<double>(sharding >= least ? ranks : 1);
+        };
+        for (const Result& result : many) {
+          expect_bytes(result.own_state_bytes, over(Sharding::kZero1, one.own_state_bytes), what);
+          expect_bytes(result.kept.gradients, over(Sharding::kZero2, dense * 4), what);
+          const int64_t whole = (all - layers) * element;
+          EXPECT_EQ(result.parameters_in_between, result.kept.parameters) << what;
+          expect_bytes(result.kept.parameters - whole, over(Sharding::kZero3, layers * element), what);
+        }
+      }
+  }
+}
+
+// The same batches, once.
+class Once : public Stage<Batch> {
+ public:
+  explicit Once(std::vector<Batch> batches) : batches_(std::move(batches)) {}
+  std::optional<Batch> next() override {
+    return next_ < batches_.size() ? std::optional(batches_[next_++]) : std::nullopt;
+  }
+  void save(StateWriter&) const override {}
+  void load(const StateReader&) override {}
+
+ private:
+  std::vector<Batch> batches_;
+  size_t next_ = 0;
+};
+
+TEST(Parallel, ValidationInTheMiddleChangesNothing) {
+  at::set_num_threads(1);
+  // Ranks have different numbers of batches: rank r every third sequence, one a batch.
+  const auto held_out = [](int64_t rank, int64_t ranks) {
+    std::vector<Batch> batches;
+    const std::vector<PatchedSequence> all = sequences();
+    for (size_t i = static_cast<size_t>(rank); i < 7; i += static_cast<size_t>(ranks))
+      batches.push_back(Batch::pack(std::vector<PatchedSequence>{all[i]}));
+    return batches;
+  };
+  const TrainConfig config = training(2, Compute::kFloat32, /*steps=*/4);
+  const auto run = [&](const std::shared_ptr<Group>& group, Sharding sharding, bool validates) {
+    const Blt model = new_model();
+    const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
+    TrainerParts parts;
+    parts.model = trainable(model);
+    parts.train = share_of(rank, ranks, config.accumulate);
+    parts.valid = [&] { return std::make_unique<Once>(held_out(rank, ranks)); };
+    parts.group = group;
+    parts.parallel = divided(sharding);
+    Trainer trainer(config, std::move(parts));
+    std::vector<double> numbers;
+    for (int step = 0; step < 4; ++step) {
+      numbers.push_back(trainer.train_step().loss.item<double>());
+      if (validates && step == 1) numbers.push_back(trainer.evaluate());
+    }
+    return numbers;
+  };
+  const std::vector<double> one = run(nullptr, Sharding::kNone, true);
+  for (const Sharding sharding : kShardings) {
+    std::vector<std::vector<double>> with(3), without(3);
+    in_group(3, [&](const std::shared_ptr<Group>& group) {
+      const auto rank = static_cast<size_t>(group->rank());
+      with[rank] = run(group, sharding, true);
+      without[rank] = run(group, sharding, false);
+    });
+    for (size_t r = 0; r < 3; ++r) {
+      ASSERT_EQ(with[r].size(), one.size()) << name_of(sharding);
+      EXPECT_NEAR(with[r][2], one[2], 1e-4 * one[2]) << name_of(sharding);
+      EXPECT_EQ(with[r], with[0]) << name_of(sharding);
+      std::vector<double> losses = with[r];
+      losses.erase(losses.begin() + 2);
+      EXPECT_EQ(losses, without[r]) << name_of(sharding);
     }
   }
 }
@@ -197,7 +346,7 @@ struct PartlyUsedImpl : torch::nn::Module {
 
 TEST(Parallel, ParametersThatOnlySomeRanksUseMoveAndUnusedOnesStay) {
   at::set_num_threads(1);
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1}) {
+  for (const Sharding sharding : kShardings) {
     std::vector<std::vector<at::Tensor>> after(3);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       const auto module = std::make_shared<PartlyUsedImpl>(/*uses_second=*/group->rank() == 1);
@@ -287,7 +436,9 @@ TEST(Parallel, AnotherNumberOfRanksGoesOnWithTheSameDocuments) {
       parts.hand_over = hand_over;
       parts.group = group;
       parts.output = folder / "run";
-      parts.save = [] { return [](const std::filesystem::path&) {}; };
+      parts.model_to_save = [] {
+        return ModelToSave{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+      };
       TrainConfig config = training(1, Compute::kFloat32);
       config.steps = steps;
       Trainer trainer(config, std::move(parts));

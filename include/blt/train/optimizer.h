@@ -121,13 +121,14 @@ class UpdateRule;
 // An optimizer's tensors: of each parameter that has any those of its rule (AdamW: NAME.exp_avg and NAME.exp_avg_sq, Muon:
 // NAME.momentum), NAME.step, and NAME.master of parameters that are bfloat16. Sorted by its name.
 using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
-constexpr const char* kStateSuffixes[] = {".exp_avg", ".exp_avg_sq", ".momentum", ".step", ".master"};
 // As safetensors. Each at the shape of its parameter, .step [].
+const std::map<std::string, std::string>& optimizer_metadata();
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
 // Moves each parameter by its rule (src/train/update_rule.h has them, with their sources). Decay on matrices and tables, not on norm
-// gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
-// float32 master of each that the optimizer owns and moves: updates that are too small for bfloat16 add up there. Not thread-safe.
+// gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, bfloat16 with a
+// float32 master of each that the optimizer owns and moves (updates that are too small for bfloat16 add up there), or, on the CPU, float64
+// with float64 state. Not thread-safe.
 class Optimizer {
  public:
   // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest. Throws
@@ -141,7 +142,7 @@ class Optimizer {
   void narrow(torch::nn::Module& module);
 
   // One step with the peak learning rate times `factor`. A step whose clip found a NaN or an infinity changes
-  // nothing. Gradients are float32; parameters are those of a module that was narrowed, or float32.
+  // nothing.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
 
   // What the rules keep of a parameter once it has been moved, in bytes, without its master.
@@ -163,8 +164,9 @@ class Optimizer {
   };
   // This optimizer's part of a tensor at the shape of the parameter.
   at::Tensor part(const std::string& name, const at::Tensor& whole) const;
-  // What a step moves: the master, or (its part of) the parameter itself. Its moments are there afterwards.
-  at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter) const;
+  // What a step moves: the master, or `own`, this optimizer's part of the parameter. Its state is there afterwards.
+  at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter,
+                   const at::Tensor& own) const;
 
   const UpdateRule& rule_of(const std::string& name, const at::Tensor& parameter) const;
 

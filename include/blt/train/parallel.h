@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,11 +23,15 @@ namespace blt {
 enum class Sharding {
   kNone,   // data parallel: every rank has everything
   kZero1,  // moments and masters of the optimizer: each rank moves its part of the parameters
+  kZero2,  // gradients too
+  kZero3,  // the parameters of the latent transformer's layers too
 };
 template <>
 struct EnumNames<Sharding> {
   static constexpr std::pair<Sharding, std::string_view> kValues[] = {{Sharding::kNone, "none"},
-                                                                      {Sharding::kZero1, "zero1"}};
+                                                                      {Sharding::kZero1, "zero1"},
+                                                                      {Sharding::kZero2, "zero2"},
+                                                                      {Sharding::kZero3, "zero3"}};
 };
 
 struct ParallelConfig {
@@ -36,9 +41,11 @@ struct ParallelConfig {
   double timeout_s = 600;
 
   static void fields(auto& self, auto&& field) {
-    field("sharding", self.sharding,
-          "What ranks divide among themselves. zero1: the optimizer's state, of which each then holds its "
-          "share; none: nothing but the data.");
+    field(
+        "sharding", self.sharding,
+        "What ranks divide among themselves, so that each holds its share. zero1: the optimizer's state; "
+        "zero2: gradients too, which then travel with every batch of a step; zero3: the parameters of the "
+        "latent transformer's layers too, which are put together for each use; none: nothing but the data.");
     field("bucket_mib", self.bucket_mib,
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
@@ -70,18 +77,36 @@ class Parallel {
   virtual at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
     return blt::squared_norms(gradients, modules);
   }
-  // Moves the parameters; afterwards they are whole, and the same on all ranks.
+  // Moves the parameters; afterwards they are the same on all ranks.
   virtual void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
-  // A copy of the optimizer's state, its parts put together, at rank 0; others get nothing.
-  virtual OptimizerState whole_state(const Optimizer& optimizer);
+
+  // What this rank moves of each parameter that takes gradients, by its name: all of it, or its part, flat; not copied, and there until the
+  // next forward pass or make_whole().
+  virtual std::vector<std::pair<std::string, at::Tensor>> own_parameters();
+
+  // From here until the next forward pass that records gradients every rank has whole parameters: to copy them, to replace them, or to
+  // compute without gradients, where ranks may do different things. Between steps; nothing happens unless they are divided.
+  virtual void make_whole() {}
+
+  // Bytes of the tensors that this rank keeps at this moment; row gradients of n-gram tables are not among them.
+  struct Kept {
+    int64_t parameters = 0, gradients = 0;
+  };
+  Kept kept() const;
 
  protected:
-  explicit Parallel(std::shared_ptr<Group> group) : group_(std::move(group)) {}
+  Parallel(std::shared_ptr<Group> group, torch::nn::Module& module)
+      : group_(std::move(group)), module_(module) {}
+
+  // What kept() counts: what shares memory counts once, undefined ones are nothing.
+  virtual std::vector<at::Tensor> kept_parameters() const;
+  virtual std::vector<at::Tensor> kept_gradients() const;
 
  private:
   std::shared_ptr<Group> group_;
+  torch::nn::Module& module_;
 };
 
 // For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0.
