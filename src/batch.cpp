@@ -138,6 +138,8 @@ Batch pack_ids(const std::vector<PatchedSequence>& sequences) {
   for (const PatchedSequence& sequence : sequences)
     lengths.push_back(static_cast<int64_t>(sequence.ids.size()));
   Batch batch;
+  batch.places.reserve(sequences.size());
+  for (const PatchedSequence& sequence : sequences) batch.places.push_back(sequence.place);
   batch.documents = Segments::from_lengths(lengths, /*allow_empty=*/true);
   batch.bytes = empty_ints(batch.documents.total);
   batch.targets = empty_ints(batch.documents.total);

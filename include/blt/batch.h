@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "blt/text_place.h"
+
 namespace blt {
 
 // The vocabulary: a few special ids, then the 256 byte values (REFERENCE, section 1).
@@ -49,6 +51,7 @@ struct PatchedSequence {
   std::vector<int64_t> starts;  // where patches start: 0, 1, …, increasing; S itself is the last one when the
                                 // id that comes next, not seen yet, starts a patch (always so when S == 1)
   std::vector<int32_t> targets;  // S targets; empty: the next id each, and kIgnore for the last
+  TextPlace place = {};          // where its bytes were read
 };
 
 // One micro-batch: T ids of D whole or cut documents, in P patches. Everything that the model and the loss
@@ -66,6 +69,7 @@ struct Batch {
       0;  // targets that take a loss, counted by the loader: the step needs no device synchronisation
   int64_t num_byte_targets =
       0;  // those of them that are bytes, not special ids: what bits per byte divides by
+  std::vector<TextPlace> places = {};  // [D] where the text of each sequence was read, on the host
 
   Batch to(at::Device device) const;
 

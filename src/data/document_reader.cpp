@@ -20,6 +20,7 @@ class TextReader : public DocumentReader {
   std::optional<Sequence> next(size_t max_bytes) override {
     Sequence result;
     result.starts_document = offset_ == 0;
+    result.place.offset = static_cast<int64_t>(offset_);
     result.bytes.resize(max_bytes + 1);  // one more byte tells whether the document goes on
     size_t size = 0;
     if (ahead_) result.bytes[size++] = *ahead_;
@@ -56,6 +57,8 @@ class JsonLinesReader : public DocumentReader {
       if (!inside_ && !next_document()) return std::nullopt;
       Sequence result;
       result.starts_document = text_offset_ == 0;
+      result.place.line = lines_.number();
+      result.place.offset = static_cast<int64_t>(text_offset_);
       take(max_bytes, [&](std::string_view text) { result.bytes.append(text); });
       result.ends_document = !find_text();
       text_offset_ += result.bytes.size();

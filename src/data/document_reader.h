@@ -25,7 +25,7 @@ class DocumentReader {
  public:
   virtual ~DocumentReader() = default;
 
-  // The next at most `max_bytes` bytes of a document; nullopt at the end of the file. Throws DocumentError for a document that is broken:
+  // The next at most `max_bytes` bytes of a document, and their place in the file; nullopt at its end. Throws DocumentError for a document that is broken:
   // the next call goes on behind it; any other blt::Error for a file that is.
   virtual std::optional<Sequence> next(size_t max_bytes) = 0;
   virtual void save(StateWriter& out) const = 0;

@@ -4,12 +4,25 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <exception>
 
 #include "blt/base/error.h"
 #include "blt/base/log.h"
 #include "data/document_reader.h"
 
 namespace blt {
+
+std::string name_of(const TextPlace& place, const DataConfig& data) {
+  std::string name = fmt::format("source {}, file {}", place.source, place.file);
+  try {
+    name = find_files(data.sources.at(static_cast<size_t>(place.source)))
+               .at(static_cast<size_t>(place.file))
+               .path.string();
+  } catch (const std::exception&) {  // the text has changed, or is of no source
+  }
+  if (place.line > 0) name += fmt::format(":{}", place.line);
+  return place.offset > 0 ? fmt::format("{} from byte {} on", name, place.offset) : name;
+}
 
 Documents::Documents(std::vector<DataFile> files, Options options)
     : files_(std::move(files)), options_(std::move(options)) {
@@ -38,7 +51,12 @@ std::optional<Sequence> Documents::next_of_file() {
   while (true) {
     try {
       if (!reader_) reader_ = DocumentReader::open(files_[file_], options_.text_field);
-      return reader_->next(static_cast<size_t>(options_.sequence_bytes));
+      std::optional<Sequence> sequence = reader_->next(static_cast<size_t>(options_.sequence_bytes));
+      if (sequence) {
+        sequence->place.source = options_.source;
+        sequence->place.file = files_[file_].number;
+      }
+      return sequence;
     } catch (const DocumentError& problem) {
       if (options_.on_error == OnDataError::kFail) throw;
       pass_over(problem, "this line");

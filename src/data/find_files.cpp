@@ -117,16 +117,19 @@ bool is_json_lines(const fs::path& path, DocumentFormat format) {
 
 std::vector<DataFile> find_files(const SourceConfig& source) {
   std::vector<DataFile> result;
+  const auto add = [&](const fs::path& path, bool json_lines) {
+    result.push_back({.path = path, .json_lines = json_lines, .number = static_cast<int32_t>(result.size())});
+  };
   for (const fs::path& path : source.paths) {
     if (path == "-") {
-      result.push_back({path, source.format == DocumentFormat::kJsonLines});
+      add(path, source.format == DocumentFormat::kJsonLines);
       continue;
     }
     for (const fs::path& file : expand(path)) {
       if (::access(file.c_str(), R_OK) != 0)
         throw Error(
             fmt::format("{}: cannot be read: {}", file.string(), std::generic_category().message(errno)));
-      result.push_back({file, is_json_lines(file, source.format)});
+      add(file, is_json_lines(file, source.format));
     }
   }
   if (result.empty()) throw Error("there is no data to read: name a file, a folder or a glob");

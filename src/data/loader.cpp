@@ -25,8 +25,10 @@ namespace {
 
 using Sequences = std::unique_ptr<Stage<Sequence>>;
 
-Documents::Options document_options(const DataConfig& config, const SourceConfig& source) {
+// index: of the source.
+Documents::Options document_options(const DataConfig& config, const SourceConfig& source, size_t index) {
   return {.sequence_bytes = config.sequence_bytes,
+          .source = static_cast<int32_t>(index),
           .text_field = source.text_field,
           .file_order = {},
           .on_error = source.on_error,
@@ -42,7 +44,7 @@ Sequences repeated(const DataConfig& config, const SourceConfig& source, size_t 
       throw Error("standard input can be read only once: save it to a file to train on it");
   const auto seed = static_cast<uint64_t>(config.seed);
   const int64_t block = config.shuffle_sequences;
-  Documents::Options options = document_options(config, source);
+  Documents::Options options = document_options(config, source, index);
   if (metrics) options.skipped = &metrics->sources[index].skipped;
   return std::make_unique<Repeat<Sequence>>([=](int64_t pass) -> Sequences {
     if (metrics) metrics->sources[index].epochs = pass;
@@ -143,7 +145,8 @@ std::unique_ptr<Stage<Sequence>> make_sequences(const DataConfig& config, Pass p
   if (pass == Pass::kValidation) {
     std::vector<Sequences> inputs;
     for (const SourceConfig& source : config.validation)
-      inputs.push_back(std::make_unique<Documents>(find_files(source), document_options(config, source)));
+      inputs.push_back(
+          std::make_unique<Documents>(find_files(source), document_options(config, source, inputs.size())));
     if (inputs.empty()) throw Error("there is no held-out text: name some under data.validation");
     return std::make_unique<Concatenate>(std::move(inputs));
   }

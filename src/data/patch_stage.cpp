@@ -43,8 +43,10 @@ class Patching {
         entropies = measure(&LoaderMetrics::entropy, bytes, [&] { return entropies_->entropies(ids); });
       result = measure(&LoaderMetrics::patch, bytes, [&] { return cut(block, std::move(ids), entropies); });
     }
-    for (size_t i = 0; i < block.size(); ++i)
+    for (size_t i = 0; i < block.size(); ++i) {
+      result[i].place = block[i].place;
       if (block[i].patches_done > 0) result[i] = tail(result[i], block[i].patches_done);
+    }
     return result;
   }
 

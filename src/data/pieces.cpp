@@ -5,6 +5,7 @@ namespace blt {
 PatchedSequence head(const PatchedSequence& sequence, int64_t pieces) {
   const int64_t end = piece_start(sequence, pieces);
   PatchedSequence result;
+  result.place = sequence.place;
   result.ids.assign(sequence.ids.begin(), sequence.ids.begin() + end);
   if (!sequence.starts.empty())
     result.starts.assign(sequence.starts.begin(), sequence.starts.begin() + pieces + 1);
@@ -18,6 +19,8 @@ PatchedSequence head(const PatchedSequence& sequence, int64_t pieces) {
 PatchedSequence tail(const PatchedSequence& sequence, int64_t pieces) {
   const int64_t begin = piece_start(sequence, pieces);
   PatchedSequence result;
+  result.place = sequence.place;
+  result.place.offset += begin - 1;  // the BOS is no text
   result.ids.reserve(1 + sequence.ids.size() - begin);
   result.ids.push_back(kBos);
   result.ids.insert(result.ids.end(), sequence.ids.begin() + begin, sequence.ids.end());

@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 #include <set>
 
 #include "archives.h"
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
+#include "blt/data/documents.h"
 #include "blt/data/entropy_cache.h"
 #include "fakes.h"
 #include "message.h"
@@ -61,6 +63,46 @@ TEST_F(Loader, EveryTrainingPassHasEveryDocumentOnceInAnotherOrder) {
   EXPECT_EQ(texts_of(take(*make_sequences(config, Pass::kTraining), 40)), passes[0]);
   config.seed = 2;
   EXPECT_NE(texts_of(take(*make_sequences(config, Pass::kTraining), 40)), passes[0]);
+}
+
+// Sequences of documents that are cut, tails that open the next batch, and several files and sources.
+TEST_F(Loader, BatchesSayWhereTheirTextWasRead) {
+  std::string long_text;
+  for (int i = 0; long_text.size() < 1000; ++i) long_text += std::to_string(i) + ",";
+  const auto folder_of_two = folder.path() / "two";
+  std::filesystem::create_directory(folder_of_two);
+  folder.write("two/a.txt", long_text.substr(0, 70));
+  folder.write("two/b.txt", long_text);
+  config.sources.resize(2);
+  config.sources[1].paths = {folder_of_two};
+  PatchingConfig patching{.rule = StaticPatching{}};
+  std::set<std::string> names;
+  for (const bool patched : {false, true}) {
+    const auto loader = patched ? make_patch_loader(config, Pass::kTraining, make_patcher(patching), nullptr)
+                                : make_byte_loader(config, Pass::kTraining);
+    for (const Batch& batch : take(*loader, 30)) {
+      ASSERT_EQ(static_cast<int64_t>(batch.places.size()), batch.documents.count);
+      const auto offsets = batch.documents.offsets.accessor<int32_t, 1>();
+      const auto ids = batch.bytes.accessor<int32_t, 1>();
+      for (int64_t d = 0; d < batch.documents.count; ++d) {
+        const TextPlace& place = batch.places[static_cast<size_t>(d)];
+        std::string text;
+        for (int64_t i = offsets[d]; i < offsets[d + 1]; ++i)
+          if (ids[i] >= kByteOffset) text += static_cast<char>(ids[i] - kByteOffset);
+        const std::string whole = place.source == 0 ? "document number " + std::to_string(999 + place.line)
+                                  : place.file == 0 ? long_text.substr(0, 70)
+                                                    : long_text;
+        EXPECT_EQ(text, whole.substr(static_cast<size_t>(place.offset), text.size()));
+        names.insert(name_of(place, config));
+      }
+    }
+  }
+  EXPECT_EQ(names.count((folder.path() / "train.jsonl").string() + ":3"), 1u);
+  EXPECT_EQ(names.count((folder_of_two / "a.txt").string()), 1u);
+  EXPECT_EQ(names.count((folder_of_two / "b.txt").string() + " from byte 30 on"), 1u);
+  std::filesystem::remove_all(folder_of_two);
+  EXPECT_EQ(name_of({.source = 1, .file = 1, .line = 0, .offset = 5}, config),
+            "source 1, file 1 from byte 5 on");
 }
 
 TEST_F(Loader, TrainingCanKeepTheOrder) {

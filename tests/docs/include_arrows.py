@@ -9,7 +9,7 @@ import sys
 # Each layer, and the layers right below it; what is below those is below it too.
 BELOW = {"tools": ["train"], "train": ["eval", "generate", "io"], "eval": ["data"], "data": ["patching"],
          "generate": ["patching"], "io": ["patching"], "patching": ["model"], "model": ["ops"], "ops": ["batch"],
-         "batch": ["base"], "base": []}
+         "batch": ["base", "text_place"], "text_place": [], "base": []}
 # What a public header may take from outside: the C++ library (no dot in the name) and LibTorch.
 PUBLIC_OUTSIDE = re.compile(r"[a-z_]+$|(ATen|c10|torch)/")
 

@@ -22,6 +22,7 @@ namespace blt {
 struct DataFile {
   std::filesystem::path path;  // "-": standard input
   bool json_lines = false;
+  int32_t number = 0;  // among a source's files, in its order
 };
 
 // The files that a source means, in its order; those of a folder or a glob sorted by path. In folders and
@@ -31,6 +32,10 @@ struct DataFile {
 // Throws blt::Error when a path is missing (naming what is near), unreadable, empty, or there are no files in
 // it.
 std::vector<DataFile> find_files(const SourceConfig& source);
+
+// Of a place in the training text, for messages: `books/train.jsonl:17`, `war_and_peace.txt`, `… from byte 4096 on`. Looks for the source's
+// files again; where that does not find it, its numbers.
+std::string name_of(const TextPlace& place, const DataConfig& data);
 
 class DocumentReader;
 
@@ -42,6 +47,7 @@ class Documents : public Stage<Sequence> {
  public:
   struct Options {
     int64_t sequence_bytes = 4096;
+    int32_t source = -1;                 // TextPlace::source
     std::string text_field = "text";     // of JSON lines
     std::optional<Rng> file_order = {};  // the files come in a random order
     OnDataError on_error = OnDataError::kFail;

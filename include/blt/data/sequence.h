@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "blt/text_place.h"
+
 namespace blt {
 
 // At most `sequence_bytes` bytes of one document (REFERENCE section 16).
@@ -13,6 +15,7 @@ struct Sequence {
   std::string bytes;  // text, any bytes, at least one
   bool starts_document = false;
   bool ends_document = false;
+  TextPlace place = {};  // where it was read
   // Where it stands in the order that all ranks share (split.h).
   int64_t text_before = 0;  // bytes of text that came before it, on all ranks
   int64_t patches_done =
