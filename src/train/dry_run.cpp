@@ -292,8 +292,7 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   add_memory(page, cost, *stage.train, entropy_model);
   page.gib("a step", result.step_bytes);
   if (cost.sharding.whole > 0)
-    page.gib("layers put together between steps", cost.sharding.whole,
-             "to validate or save, without a backward");
+    page.gib("layers put together in the end", cost.sharding.whole, "when no step is under way");
   page.gib("copy of this rank's part of a checkpoint", cost.checkpoint, "while it is written");
   if (before) page.gib("training the entropy model before", before->most(), "with its checkpoint");
   page.gib("the most", result.most_bytes);

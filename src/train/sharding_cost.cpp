@@ -5,6 +5,7 @@
 namespace blt {
 namespace {
 
+constexpr const char* kParameters = "parameters, all-gathered";
 constexpr double kGradientBytes = 4;  // float32, whatever the parameters are
 constexpr double kBuckets = 3;        // with ZeRO-2: one that is filled, and two on their way
 
@@ -46,7 +47,7 @@ ShardingCost zero1(const ShardedSizes& s) {
   cost.optimizer /= world;
   cost.update += cost.parameters * (1 + 1 / world);  // the gathered ones, and what this rank gives
   cost.traffic[0] = {"gradients, reduce-scattered", others * kGradientBytes * static_cast<double>(s.dense)};
-  cost.traffic.push_back({"parameters, all-gathered", others * cost.parameters});
+  cost.traffic.push_back({kParameters, others * cost.parameters});
   if (s.tables > 0) cost.traffic.push_back({"n-gram tables, broadcast", others * cost.tables});
   return cost;
 }
@@ -75,7 +76,8 @@ ShardingCost zero3(const ShardedSizes& s) {
   cost.beside_backward = kBuckets * kGradientBytes * static_cast<double>(bucket) +
                          2 * bytes * static_cast<double>(s.largest_layer);
   cost.update -= layers * (1 + 1 / world);
-  cost.traffic[1] = {"parameters, all-gathered", others * rest};
+  for (ShardingCost::Traffic& traffic : cost.traffic)
+    if (traffic.what == kParameters) traffic.bytes = others * rest;
   cost.traffic.push_back(
       {"parameters of layers, all-gathered", 2 * others * layers * static_cast<double>(s.micro_batches)});
   return cost;

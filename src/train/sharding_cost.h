@@ -32,7 +32,7 @@ struct ShardingCost {
       0;  // where they are collected; 0: each lies where the backward makes it, and is counted there
   // Besides, at its peak: beside the backward, while table rows are added up, and while parameters move.
   double beside_backward = 0, exchange = 0, update = 0;
-  // Besides, when parameters are put together between steps, to be validated or saved.
+  // Besides, when parameters are put together in the end.
   double whole = 0;
 
   struct Traffic {
