@@ -49,27 +49,11 @@ void Ema::step(int64_t step, const at::Tensor& found_inf) {
 
 TensorShares Ema::shares(const ModelToSave& model) const {
   const Group& group = parallel_.group();
-  const auto names = names_in_file(model);
-  std::vector<PartTensor> averaged;
-  std::map<const c10::TensorImpl*, bool> is_done;
-  for (const auto& item : model_.named_parameters()) {
-    if (!is_averaged(item.key(), item.value())) continue;
-    const c10::TensorImpl* parameter = item.value().unsafeGetTensorImpl();
-    const auto name = names.find(parameter);
-    TORCH_CHECK(name != names.end(), "the model to save lacks ", item.key(), ", which is averaged");
-    is_done[parameter] = true;
-    if (const auto own = averages_.find(item.key()); own != averages_.end())
-      averaged.push_back({.name = name->second, .parameter = item.key(), .tensor = own->second});
-  }
-  std::vector<WholeTensor> rest;
-  for (const auto& [name, tensor] : model.tensors)
-    if (!is_done[tensor.unsafeGetTensorImpl()])
-      rest.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
-  TensorShares result =
-      part_shares(kEmaModelFile, averaged, parallel_.parts(), model_, group.rank(), group.size());
-  for (TensorShare& share : equal_shares(kEmaModelFile, rest, group.rank(), group.size()))
-    result.push_back(std::move(share));
-  return result;
+  std::map<std::string, at::Tensor> own;
+  for (auto& [name, tensor] : parallel_.own_parameters()) own[name] = std::move(tensor);
+  for (const auto& [name, average] : averages_) own[name] = average;
+  return model_shares(kEmaModelFile, model.tensors, own, parallel_.parts(), model_, group.rank(),
+                      group.size());
 }
 
 void Ema::load(const std::filesystem::path& folder, const ModelToSave& model) {

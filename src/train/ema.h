@@ -26,7 +26,7 @@ class Ema {
   // After step `step`. found_inf: of its clip; a step that changed nothing changes no average.
   void step(int64_t step, const at::Tensor& found_inf);
 
-  // Copies of this rank's shares of a model directory's tensors: averages, and the model's own where there is none. Parameters are whole.
+  // Copies of this rank's shares of a model directory's tensors: averages, and the model's own where there is none.
   TensorShares shares(const ModelToSave& model) const;
   // Goes on from a directory made of them; parameters without an average are not touched. Throws blt::Error, naming the file, when it is damaged
   // or of another model.

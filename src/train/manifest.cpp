@@ -189,9 +189,9 @@ WrittenRanges written_ranges(std::string_view text, const std::string& source) {
 }
 
 void write_manifest(const fs::path& folder, WrittenRanges ranges) {
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (ranges.contains(name)) continue;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    const std::string name = entry.path().lexically_relative(folder).generic_string();
+    if (entry.is_directory() || ranges.contains(name)) continue;
     const uint64_t size = entry.file_size();
     ranges[name] = {{.begin = 0, .end = size, .checksum = ReadFile(entry.path()).checksum(0, size)}};
   }

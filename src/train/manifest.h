@@ -32,7 +32,7 @@ std::string to_json(const WrittenRanges& ranges);
 // Throws blt::Error, naming `source`, where it is none.
 WrittenRanges written_ranges(std::string_view json, const std::string& source);
 
-// Writes the manifest of the ranges of all ranks, and of the folder's other files, which it reads for that. Throws blt::Error where the
+// Writes the manifest of the ranges of all ranks, and of the other files in the folder and below, which it reads for that. Throws blt::Error where the
 // ranges of a file leave holes or overlap, or the disk does not take it.
 void write_manifest(const std::filesystem::path& folder, WrittenRanges ranges);
 

@@ -7,26 +7,19 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
-#include "base/terminal.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/base/log.h"
 #include "blt/base/memory.h"
+#include "blt/base/terminal.h"
 
 namespace blt {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A terminal on which a line can be rewritten.
-bool is_terminal() {
-  const char* kind = std::getenv("TERM");
-  return isatty(STDERR_FILENO) != 0 && kind != nullptr && std::string_view(kind) != "dumb";
-}
 
 // Rows about steps after `step` were written by a run that was killed before it saved them; so was a row without an end.
 void rewind_metrics(const fs::path& path, int64_t step) {
@@ -44,7 +37,7 @@ void rewind_metrics(const fs::path& path, int64_t step) {
 
 std::string flops(double flops_per_s) {
   if (flops_per_s >= 1e12) return fmt::format("{:.2f} TFLOP/s", flops_per_s / 1e12);
-  return fmt::format("{:.1f} GFLOP/s", flops_per_s / 1e9);
+  return fmt::format("{:5.1f} GFLOP/s", flops_per_s / 1e9);
 }
 
 std::string rate(double bytes_per_s) {
@@ -95,7 +88,7 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts,
       peak_flops_(config.peak_tflops.value_or(0) * 1e12 * static_cast<double>(ranks_of(parts))),
       first_step_(first_step),
       is_silent_(is_silent),
-      terminal_(is_terminal()),
+      terminal_(takes_escapes(STDERR_FILENO)),
       started_(Clock::now()),
       interval_started_(started_) {
   if (is_silent || parts.output.empty()) return;
@@ -156,10 +149,10 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
   if (!std::isnan(bits)) parts.push_back(fmt::format("bits/byte {:.3f}", bits));
   parts.push_back("left " + duration(left_s));
   parts.push_back(rate(speed));
+  parts.push_back(fmt::format("lr {:.1e}", learning_rate));
   if (flops_per_s > 0)
     parts.push_back(flops(flops_per_s) +
                     (peak_flops_ > 0 ? fmt::format(" {:.1f}%", 100 * flops_per_s / peak_flops_) : ""));
-  parts.push_back(fmt::format("lr {:.2e}", learning_rate));
   parts.push_back(fmt::format("norm {:.2f}", norm));
   if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
   if (waited_s) parts.push_back(fmt::format("waits {:.1f}%", 100 * *waited_s / seconds));
@@ -202,6 +195,11 @@ void Progress::log_validation(int64_t step, double bits_per_byte) {
   if (!metrics_) return;
   write_metrics(nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump());
   write_events(step, {{"valid/bits_per_byte", bits_per_byte}});
+}
+
+void Progress::log_skip(int64_t step, const std::string& reason, const std::vector<std::string>& texts) {
+  if (!metrics_) return;
+  write_metrics(nlohmann::ordered_json{{"step", step}, {"skipped", reason}, {"documents", texts}}.dump());
 }
 
 void Progress::log_save(int64_t step, const SaveTimes& times) {
@@ -277,16 +275,13 @@ void Progress::show(const std::vector<std::string>& parts) {
   }
   if (terminal_) {
     fmt::print(stderr, "\r{}\x1b[K", line);  // \x1b[K clears what a longer line left behind
-    line_open_ = true;
+    OpenLine::begin();
   } else {
     fmt::print(stderr, "{}\n", line);
   }
   std::fflush(stderr);
 }
 
-void Progress::finish_line() {
-  if (line_open_) fmt::print(stderr, "\n");
-  line_open_ = false;
-}
+void Progress::finish_line() { OpenLine::end(); }
 
 }  // namespace blt

@@ -34,6 +34,8 @@ class Progress {
   // Loss and bits per byte are means since the last log line, the gradient's norm is that of the last step. Looks at the device.
   void log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves);
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
+  // A step that changed nothing. reason: "nonfinite" or "spike"; texts: what it read.
+  void log_skip(int64_t step, const std::string& reason, const std::vector<std::string>& texts);
   void log_save(int64_t step, const SaveTimes& times);
   void finish_line();  // before anybody else writes to the terminal
 
@@ -61,7 +63,6 @@ class Progress {
   int64_t first_step_;
   std::filesystem::path metrics_path_;
   bool is_silent_, terminal_;
-  bool line_open_ = false;
   std::optional<AppendFile> metrics_;
   std::string unwritten_;  // rows that the disk did not take
   bool has_warned_ = false;

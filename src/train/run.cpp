@@ -13,6 +13,7 @@
 #include "blt/base/log.h"
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
+#include "blt/data/documents.h"
 #include "blt/data/loader.h"
 #include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
@@ -61,6 +62,7 @@ TrainerParts shared_parts(const RunSettings& settings, const std::shared_ptr<Gro
   parts.hand_over = hand_over;
   parts.group = group;
   parts.parallel = settings.parallel;
+  parts.name_text = [data = settings.data](const TextPlace& place) { return name_of(place, data); };
   return parts;
 }
 
@@ -168,6 +170,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
   std::optional<StopAtOnce> starting(std::in_place, last_words);
   std::optional<FolderLock> lock;
   if (!options.check && group->is_first()) lock.emplace(config.output);
+  if (options.check) config.data.entropy_cache.folder.reset();  // nothing is written
   const Checkpoints checkpoints = find_checkpoints(config, options.resume, *group);
   Models models = make_models(config, options.init);
   const CostContext context = cost_context(config);  // before the wanted mean length becomes a threshold

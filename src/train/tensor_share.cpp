@@ -145,6 +145,28 @@ TensorShares part_shares(const std::string& file, const std::vector<PartTensor>&
   return result;
 }
 
+TensorShares model_shares(const std::string& file,
+                          const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                          const std::map<std::string, at::Tensor>& own, const Parts& parts,
+                          const torch::nn::Module& module, int64_t rank, int64_t ranks) {
+  std::map<const c10::TensorImpl*, std::string> parameters;
+  for (const auto& item : module.named_parameters())
+    parameters[item.value().unsafeGetTensorImpl()] = item.key();
+  std::vector<PartTensor> moved;
+  std::vector<WholeTensor> rest;
+  for (const auto& [name, tensor] : tensors) {
+    const auto parameter = parameters.find(tensor.unsafeGetTensorImpl());
+    const auto found = parameter == parameters.end() ? own.end() : own.find(parameter->second);
+    if (found != own.end())
+      moved.push_back({.name = name, .parameter = found->first, .tensor = found->second});
+    else if (parameter == parameters.end() || parts.count(parameter->second) == 0)
+      rest.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
+  }
+  TensorShares result = part_shares(file, moved, parts, module, rank, ranks);
+  for (TensorShare& share : equal_shares(file, rest, rank, ranks)) result.push_back(std::move(share));
+  return result;
+}
+
 TensorShares optimizer_shares(const std::string& file, const OptimizerState& state, const Parts& parts,
                               const torch::nn::Module& module, int64_t rank, int64_t ranks) {
   std::vector<PartTensor> tensors;

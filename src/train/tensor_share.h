@@ -46,6 +46,12 @@ struct PartTensor {
 };
 TensorShares part_shares(const std::string& file, const std::vector<PartTensor>& tensors, const Parts& parts,
                          const torch::nn::Module& module, int64_t rank, int64_t ranks);
+// Of a model's tensors: what this rank moves of those that are trained (own: by the parameter's name), its equal share of the others. tensors:
+// the parameters of `module` themselves, by their names in the file, and others.
+TensorShares model_shares(const std::string& file,
+                          const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                          const std::map<std::string, at::Tensor>& own, const Parts& parts,
+                          const torch::nn::Module& module, int64_t rank, int64_t ranks);
 // Of what a rank's optimizer keeps.
 TensorShares optimizer_shares(const std::string& file, const OptimizerState& state, const Parts& parts,
                               const torch::nn::Module& module, int64_t rank, int64_t ranks);

@@ -4,12 +4,14 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -28,6 +30,7 @@
 #include "train/checkpoint_writer.h"
 #include "train/ema.h"
 #include "train/progress.h"
+#include "train/same_number.h"
 #include "train/tensor_share.h"
 
 namespace blt {
@@ -88,6 +91,15 @@ std::string not_saved(const std::filesystem::path& output, int64_t step, const s
                                    : fmt::format("the last whole one is {}", found.front().string()));
 }
 
+// The first few.
+std::string shortened(const std::vector<std::string>& texts) {
+  constexpr size_t kShown = 4;
+  const size_t shown = std::min(kShown, texts.size());
+  std::string result = fmt::format("{}", fmt::join(texts.begin(), texts.begin() + shown, ", "));
+  if (shown < texts.size()) result += fmt::format(" and {} more (metrics.jsonl)", texts.size() - shown);
+  return result;
+}
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
@@ -130,7 +142,7 @@ Trainer::Outcome Trainer::run() {
   while (step_ < config_.steps && !stopped) {
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
-    if (took_step(stats)) progress.count(stats);
+    if (took_step(stats, progress)) progress.count(stats);
     const bool last = step_ == config_.steps, stop = stats.stop;
     if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
     bool best = false;
@@ -160,7 +172,7 @@ Trainer::Outcome Trainer::run() {
 }
 
 // Whether the step was taken; else it was skipped, or throws where the run must not go on. One look at the device.
-bool Trainer::took_step(const StepStats& stats) {
+bool Trainer::took_step(const StepStats& stats, Progress& progress) {
   at::Tensor flags = stats.clip.found_inf;
   if (stats.spike.defined()) flags = at::stack({flags, stats.spike.to(flags.scalar_type())});
   flags = flags.to(at::kCPU).reshape({-1});
@@ -177,23 +189,63 @@ bool Trainer::took_step(const StepStats& stats) {
   }
   const std::string why =
       spike ? far
-            : fmt::format("the loss or its gradient is not finite (loss {})", stats.loss.item<double>());
-  const bool stops =
-      spike ? config_.spike.action == OnSpike::kStop : config_.on_nonfinite == OnNonfinite::kStop;
-  if (stops)
-    throw Error(
-        fmt::format("step {}: {}; the model was left as it was before this step. Lower the learning rate or "
-                    "max_grad_norm, start from an earlier checkpoint, or set {} to skip",
-                    step_, why, spike ? "spike.action" : "on_nonfinite"));
+      : std::isfinite(stats.loss.item<double>())
+          ? fmt::format("the gradient is not finite (the loss is {})", stats.loss.item<double>())
+          : fmt::format("the loss is not finite ({})", stats.loss.item<double>());
   ++skipped_;
   ++skipped_in_row_;
+  const std::vector<std::string> texts = texts_of_step();
+  const std::string read = texts.empty() ? "" : fmt::format("; it read {}", shortened(texts));
+  progress.log_skip(step_, spike ? "spike" : "nonfinite", texts);
+  if (spike ? config_.spike.action == OnSpike::kStop : config_.on_nonfinite == OnNonfinite::kStop)
+    stop_with(fmt::format(
+        "step {}: {}{}; the model was left as it was before this step. Lower the learning rate or "
+        "max_grad_norm, start from an earlier checkpoint, or set {} to skip",
+        step_, why, read, spike ? "spike.action" : "on_nonfinite"));
+  if (parallel_->group().is_first()) log_warning(fmt::format("step {}: skipped: {}{}", step_, why, read));
   if (config_.skip_limit > 0 && skipped_in_row_ >= config_.skip_limit)
-    throw Error(
-        fmt::format("step {}: {} steps in a row were skipped (train.skip_limit), in this one because {}; the "
-                    "model was left as it was before them. Start from an earlier checkpoint with a lower "
-                    "learning rate or max_grad_norm",
-                    step_, skipped_in_row_, why));
+    stop_with(fmt::format(
+        "step {}: {} steps in a row were skipped (train.skip_limit), in this one because {}{}; the "
+        "model was left as it was before them. Start from an earlier checkpoint with a lower "
+        "learning rate or max_grad_norm",
+        step_, skipped_in_row_, why, read));
   return false;
+}
+
+// What was trained is saved, and the run ends.
+void Trainer::stop_with(const std::string& problem) {
+  std::string saved;
+  try {
+    if (save()) {
+      finish_saving();
+      saved =
+          fmt::format(". What was trained is saved in {}", (parts_.output / checkpoint_name(step_)).string());
+    }
+  } catch (const Error& failure) {
+    saved =
+        fmt::format(". What was trained since the last checkpoint could not be saved: {}", failure.what());
+  }
+  throw Error(problem + saved);
+}
+
+// The text of the last step: of the batches whose own loss is not finite, where there are some, else of all; on all ranks. Looks at the
+// device.
+std::vector<std::string> Trainer::texts_of_step() {
+  json all = json::array(), broken = json::array();
+  for (const Trained& batch : batches_)
+    for (const TextPlace& place : batch.places) {
+      if (!parts_.name_text || place.source < 0) continue;
+      all.push_back(parts_.name_text(place));
+      if (!std::isfinite(batch.loss.item<double>())) broken.push_back(all.back());
+    }
+  std::vector<std::string> texts, broken_texts;
+  for (const std::string& of_rank :
+       gather(parallel_->group(), json{all, broken}.dump(), "text of a step that was skipped")) {
+    const json both = json::parse(of_rank);
+    for (const json& text : both[0]) texts.push_back(text);
+    for (const json& text : both[1]) broken_texts.push_back(text);
+  }
+  return broken_texts.empty() ? texts : broken_texts;
 }
 
 StepStats Trainer::train_step() {
@@ -208,9 +260,11 @@ StepStats Trainer::train_step() {
   const std::vector<int64_t> counts = sum_of_counts(group, {stats.targets, stats.bytes}, "number of targets");
   stats.targets = counts[0];
   stats.bytes = counts[1];
+  batches_.clear();
   for (const Batch& batch : batches) {
     const LossValue loss = parts_.loss(parts_.model.forward(batch), batch);
     const at::Tensor share = loss.sum / stats.targets;
+    batches_.push_back({.places = batch.places, .loss = share.detach()});
     parallel_->backward(share, /*last=*/&batch == &batches.back());
     stats.loss = stats.loss.defined() ? stats.loss + share.detach() : share.detach();
     if (loss.byte_nll.defined())
@@ -235,9 +289,10 @@ StepStats Trainer::train_step() {
 
 double Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
-  parallel_->make_whole();  // ranks may have different numbers of batches
+  std::unique_ptr<Stage<Batch>> valid = parts_.valid();
+  if (parallel_->computes_together())  // ranks may have different numbers of batches
+    valid = std::make_unique<SameNumber>(std::move(valid), parallel_->group());
   parts_.model.module->eval();
-  const std::unique_ptr<Stage<Batch>> valid = parts_.valid();
   const ByteNll own = byte_nll(parts_.model.forward, *valid);
   parts_.model.module->train();
   const std::vector<double> all = sum_of(
@@ -269,7 +324,6 @@ bool Trainer::save() {
                     .timeout_s = parts_.parallel.timeout_s,
                     .keep = keep_policy()};
   const auto copying = std::chrono::steady_clock::now();
-  parallel_->make_whole();
   ModelToSave model = parts_.model_to_save();
   job.shares = shares_of(model);
   job.has_ema = ema_ != nullptr;
@@ -314,10 +368,10 @@ bool Trainer::save() {
 
 TensorShares Trainer::shares_of(const ModelToSave& model) const {
   const Group& group = parallel_->group();
-  std::vector<WholeTensor> tensors;
-  for (const auto& [name, tensor] : model.tensors)
-    tensors.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
-  TensorShares shares = equal_shares(kModelFile, tensors, group.rank(), group.size());
+  std::map<std::string, at::Tensor> own;
+  for (auto& [name, tensor] : parallel_->own_parameters()) own[name] = std::move(tensor);
+  TensorShares shares = model_shares(kModelFile, model.tensors, own, parallel_->parts(), *parts_.model.module,
+                                     group.rank(), group.size());
   for (TensorShare& share : optimizer_shares(kOptimizerFile, optimizer_.state(), parallel_->parts(),
                                              *parts_.model.module, group.rank(), group.size()))
     shares.push_back(std::move(share));

@@ -95,10 +95,10 @@ std::vector<std::pair<std::string, at::Tensor>> Zero1::own_parameters() {
     if (const Part part = own.at(name); part.begin < part.end) result.emplace_back(name, place_of(i, part));
   }
   for (const Table& table : tables()) {
-    const auto& [name, parameter] = table.table;
-    const Part part = own.at(name);
+    const Part part = own.at(table.table.name);
     if (part.begin < part.end)
-      result.emplace_back(name, parameter.detach().view({-1}).slice(0, part.begin, part.end));
+      result.emplace_back(table.table.name,
+                          table.table.parameter.detach().view({-1}).slice(0, part.begin, part.end));
   }
   return result;
 }

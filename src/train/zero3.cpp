@@ -86,7 +86,7 @@ Zero3::~Zero3() {
 }
 
 void Zero3::divide() {
-  if (is_divided_) return;
+  if (is_divided_ || layers_.empty()) return;
   const at::NoGradGuard no_grad;
   for (Layer& layer : layers_) {
     if (layer.bucket == nullptr) continue;

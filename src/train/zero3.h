@@ -25,6 +25,7 @@ class Zero3 : public Zero2 {
   ~Zero3() override;
 
   void backward(const at::Tensor& loss, bool last) override;
+  bool computes_together() const override { return is_divided_; }
   void make_whole() override;
 
  protected:

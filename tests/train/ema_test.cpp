@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -61,6 +62,7 @@ Averaged run_of(const TrainConfig& config, const std::filesystem::path& output,
   parts.model = trainable(run.model);
   parts.train = std::make_unique<RepeatBatches>(
       std::vector<Batch>{Batch::pack({sequence("abcabcabcabc")}), Batch::pack({sequence("xyxyxyxyxyx")})});
+  parts.hand_over = [](std::span<const StateReader> states) { return StateWriter::of(states[0]); };
   parts.output = output;
   std::filesystem::create_directories(output);
   parts.group = group;

@@ -310,7 +310,10 @@ TEST(Parallel, ValidationInTheMiddleChangesNothing) {
     std::vector<double> numbers;
     for (int step = 0; step < 4; ++step) {
       numbers.push_back(trainer.train_step().loss.item<double>());
-      if (validates && step == 1) numbers.push_back(trainer.evaluate());
+      if (!validates || step != 1) continue;
+      const int64_t kept = trainer.parallel().kept().parameters;
+      numbers.push_back(trainer.evaluate());
+      EXPECT_EQ(trainer.parallel().kept().parameters, kept) << name_of(sharding);
     }
     return numbers;
   };

@@ -161,6 +161,46 @@ TEST(Trainer, SkipsAndCountsStepsThatAreNotFinite) {
   for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
 }
 
+TEST(Trainer, NamesTheTextOfAStepThatWasSkipped) {
+  torch::manual_seed(3);
+  Blt model(small_config());
+  PatchedSequence first = sequence("abcabc"), second = sequence("xyxyxy"), third = sequence("another");
+  first.place = {.source = 0, .file = 0, .line = 7};
+  second.place = {.source = 0, .file = 0, .line = 8};
+  third.place = {.source = 0, .file = 0, .line = 9};
+  const blt_test::TemporaryFolder folder;
+  TrainConfig config = quick(4);
+  config.accumulate = 2;
+  config.on_nonfinite = OnNonfinite::kSkip;
+  for (const bool in_the_loss : {false, true}) {  // else in the gradient alone
+    TrainerParts parts = parts_for(model, {Batch::pack({first, second}), Batch::pack({third})});
+    parts.output = folder / (in_the_loss ? "loss" : "gradient");
+    parts.name_text = [](const TextPlace& place) { return "line " + std::to_string(place.line); };
+    parts.loss = [in_the_loss, calls = 0](const at::Tensor& logits, const Batch& batch) mutable {
+      LossValue value = next_id_loss(logits, batch);
+      if (++calls != 3) return value;  // the first batch of the second step
+      const double broken = std::numeric_limits<double>::quiet_NaN();
+      value.sum = in_the_loss ? value.sum * broken : value.sum + (logits * 0).sqrt().sum();
+      return value;
+    };
+    Trainer trainer(config, std::move(parts));
+    ::testing::internal::CaptureStderr();
+    EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(trainer.skipped(), 1);
+    const std::string texts = in_the_loss ? "line 7, line 8" : "line 7, line 8, line 9";
+    const std::string what =
+        in_the_loss ? "the loss is not finite (" : "the gradient is not finite (the loss is ";
+    EXPECT_NE(said.find("step 2: skipped: " + what), std::string::npos) << said;
+    EXPECT_NE(said.find("it read " + texts + "\n"), std::string::npos) << said;
+    const std::string rows =
+        content_of((in_the_loss ? folder / "loss" : folder / "gradient") / "metrics.jsonl");
+    EXPECT_NE(rows.find(R"({"step":2,"skipped":"nonfinite","documents":["line 7","line 8")"),
+              std::string::npos)
+        << rows;
+  }
+}
+
 // A trainer of one batch whose loss, at the calls that `changes` says, is multiplied.
 Trainer trainer_with(const Blt& model, const TrainConfig& config, const std::function<double(int)>& factor) {
   TrainerParts parts = parts_for(model, {two_batches()[0]});

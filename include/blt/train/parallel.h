@@ -86,8 +86,10 @@ class Parallel {
   // next forward pass or make_whole().
   virtual std::vector<std::pair<std::string, at::Tensor>> own_parameters();
 
-  // From here until the next forward pass that records gradients every rank has whole parameters: to copy them, to replace them, or to
-  // compute without gradients, where ranks may do different things. Between steps; nothing happens unless they are divided.
+  // Whether parameters are put together for each use, so that all ranks have to compute the same number of passes, without gradients too.
+  virtual bool computes_together() const { return false; }
+  // From here until the next forward pass that records gradients every rank has whole parameters: to read them, to replace them, or to
+  // compute by itself. Between steps; nothing happens unless they are divided.
   virtual void make_whole() {}
 
   // Bytes of the tensors that this rank keeps at this moment; row gradients of n-gram tables are not among them.

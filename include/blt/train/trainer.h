@@ -18,6 +18,7 @@
 #include "blt/base/config.h"
 #include "blt/batch.h"
 #include "blt/data/stage.h"
+#include "blt/text_place.h"
 #include "blt/train/gradients.h"
 #include "blt/train/group.h"
 #include "blt/train/loss.h"
@@ -30,12 +31,13 @@ namespace blt {
 
 class CheckpointWriter;
 class Ema;
+class Progress;
 struct SavedCheckpoint;
 struct TensorShare;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
 enum class OnNonfinite {
-  kStop,  // the run ends with an error that names the step
+  kStop,  // the run saves, and ends with an error that names the step
   kSkip,  // the run goes on with the next step; skipped steps are counted
 };
 template <>
@@ -179,6 +181,8 @@ struct TrainerParts {
   // A fresh pass over the held-out batches, each rank's its own share; may be empty.
   std::function<std::unique_ptr<Stage<Batch>>()> valid = {};
   Loss loss = next_id_loss;
+  // Names a place of the training text, in messages about steps that were skipped; may be empty.
+  std::function<std::string(const TextPlace&)> name_text = {};
   // Numbers about the data with their names, asked for at every log step and written beside the step's own; may be empty.
   std::function<std::vector<std::pair<std::string, double>>()> metrics = {};
   // What a checkpoint says of the model; may be empty: nothing is saved. With a config.ema its tensors are the model's parameters themselves.
@@ -242,7 +246,8 @@ class Trainer {
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
   // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns. One that cannot be
   // written is warned about, and the training goes on; those written before stay.
-  // Throws blt::Error when the data ends early, a loss is not finite, or the last checkpoint cannot be written.
+  // Throws blt::Error when the data ends early or the last checkpoint cannot be written; once the state is saved, also when a loss is not finite
+  // or a spike and the config says to stop.
   Outcome run();
 
   StepStats train_step();
@@ -266,7 +271,9 @@ class Trainer {
   bool is_best(double bits_per_byte);
   std::vector<TensorShare> shares_of(const ModelToSave& model) const;
   std::string state_json(const std::vector<std::string>& places) const;
-  bool took_step(const StepStats& stats);
+  bool took_step(const StepStats& stats, Progress& progress);
+  [[noreturn]] void stop_with(const std::string& problem);
+  std::vector<std::string> texts_of_step();
   void report(const SavedCheckpoint& saved);
   void load_data(const StateReader& state);
 
@@ -276,6 +283,11 @@ class Trainer {
   Optimizer optimizer_;
   std::vector<std::string> modules_;  // gradient_modules()
   LossGuard guard_;
+  struct Trained {
+    std::vector<TextPlace> places;
+    at::Tensor loss;  // []
+  };
+  std::vector<Trained> batches_;  // of the last step, on this rank
   int64_t step_ = 0, skipped_ = 0, failed_saves_ = 0;
   int64_t skipped_in_row_ = 0;
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output, or of the one under way
