@@ -19,6 +19,9 @@
 
 namespace {
 
+constexpr const char* kStopping =
+    "stopping: this step ends, then everything is saved; a second Ctrl-C ends at once, without saving";
+
 struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::filesystem::path> init;
   std::optional<std::string> resume;
@@ -106,7 +109,8 @@ int main(int argc, char** argv) {
           "--nproc starts ranks, but this process is one already: the environment says so (RANK)");
     if (options.nproc && *options.nproc > 1) return blt::launch(*options.nproc, rank_arguments(argc, argv));
     if (place && place->rank > 0) setenv("BLT_LOG", "error", /*overwrite=*/0);  // rank 0 says the rest
-    blt::catch_stop_signals();
+    const bool speaks = !place || place->rank == 0;
+    blt::catch_stop_signals(speaks ? kStopping : "");
     try {
       if (place && place->ranks > 1) group = blt::join(*place, timeouts(config.parallel));
       const auto outcome = blt::run(

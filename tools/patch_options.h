@@ -45,13 +45,16 @@ struct PatchOptions {
           "A model directory and a file (plain, .gz or .zst; - is standard input); with --mode, the file "
           "alone.");
     field("mode", self.mode, "Cut by a rule that needs no model, instead of a model's own.");
-    field("patch_bytes", self.patch_bytes, "Bytes of a patch of --mode static. Default: 4.", at_least(1));
+    field("patch_bytes", self.patch_bytes,
+          "Bytes of a patch of --mode static, the BOS before the text included. Default: 4.", at_least(1));
     field("max_patch_length", self.max_patch_length, "With --mode: a patch of this many bytes is full.",
           at_least(1));
     field("sequence_bytes", self.sequence_bytes,
           "Bytes that the entropy model reads at a time; the text is cut.", at_least(1));
     field("max_bytes", self.max_bytes, "Read only this many bytes of the text, the first.", at_least(1));
-    field("color", self.color, "Show patches in colours. auto: on a terminal, where NO_COLOR is not set.");
+    field("color", self.color,
+          "Show patches in colours. auto: on a terminal, where NO_COLOR is not set. Else patches end at |, "
+          "and \\| and \\\\ are bytes of the text.");
     field("json", self.json, "Print a line of JSON for each patch.");
     field("svg", self.svg,
           "Draw the entropies of the text as a curve, the threshold as a line, the patches as bands, into "

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "blt/base/terminal.h"
+
 namespace blt {
 namespace {
 
@@ -17,13 +19,14 @@ constexpr const char* kPlain = "\x1b[0m";
 
 bool terminal_takes_colors() {
   const char* no_color = std::getenv("NO_COLOR");
-  return isatty(STDOUT_FILENO) != 0 && (no_color == nullptr || *no_color == '\0');
+  return takes_escapes(STDOUT_FILENO) && (no_color == nullptr || *no_color == '\0');
 }
 
 std::string terminal_text(const TextPatch& patch, bool is_even, bool color) {
   const char* background = kBackgrounds[is_even ? 0 : 1];
   std::string text = color ? background : "";
   for (const Glyph& glyph : glyphs(patch.bytes)) {
+    if (!color && !glyph.escaped && (glyph.text == "|" || glyph.text == "\\")) text += '\\';
     text += glyph.text;
     // The background ends before the line does, or the terminal paints the rest of it.
     if (glyph.escaped && glyph.text == "\\n")

@@ -60,16 +60,19 @@ class Drawing {
   }
 
   std::string draw(size_t patches) {
-    const double width = std::max(kLeft + static_cast<double>(columns_) * kCell + kRight, 640.0);
+    const double width = std::max(kLeft + static_cast<double>(columns_) * kCell + kRight, 760.0);
     const double height = kTop + static_cast<double>(rows_) * row_height();
     out_ += svg_opening(width, height);
     out_ +=
         fmt::format("<text x=\"{}\" y=\"20\" font-size=\"14\" font-weight=\"bold\">Patches of {}</text>\n",
                     kLeft, escaped_xml(rule_.name));
-    std::string legend =
-        fmt::format("{} bytes in {} patches of {:.2f} bytes on average", bytes_.size(), patches,
-                    static_cast<double>(bytes_.size()) / static_cast<double>(patches));
-    if (has_curve_) legend += "; the curve is the entropy of each byte before it is seen, in nats";
+    std::string legend = fmt::format("{} byte{} in {} patch{} of {:.2f} bytes on average", bytes_.size(),
+                                     bytes_.size() == 1 ? "" : "s", patches, patches == 1 ? "" : "es",
+                                     static_cast<double>(bytes_.size()) / static_cast<double>(patches));
+    if (has_curve_)
+      legend +=
+          "; the curve is the entropy of each byte before it is seen, in nats; on the left, the row's first "
+          "byte";
     out_ += fmt::format("<text x=\"{}\" y=\"40\" fill=\"#444444\">{}</text>\n", kLeft, escaped_xml(legend));
     for (int64_t row = 0; row < rows_; ++row) draw_row(row);
     return out_ + "</svg>\n";
@@ -90,6 +93,9 @@ class Drawing {
       draw_scale(last - first, top, bottom);
       draw_curve(first, last, bottom);
     }
+    out_ += fmt::format(
+        "<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\" fill=\"#999999\" font-size=\"9\">{}</text>\n",
+        kLeft - 4, bottom + 14, first);
     out_ += "<text font-family=\"DejaVu Sans Mono, monospace\" font-size=\"12\" text-anchor=\"middle\">";
     for (int64_t i = first; i < last; ++i)
       if (!bytes_[i].shown.empty())
@@ -120,6 +126,10 @@ class Drawing {
           "stroke-width=\"0.5\"/><text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\" fill=\"#666666\" "
           "font-size=\"9\">{5:g}</text>\n",
           kLeft, y_of(value, bottom), right, kLeft - 4, y_of(value, bottom) + 3, value);
+    if (top == kTop)
+      out_ += fmt::format(
+          "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" fill=\"#666666\" font-size=\"9\">nats</text>\n",
+          kLeft - 4, kTop - 6);
     if (!rule_.threshold) return;
     const double y = y_of(*rule_.threshold, bottom);
     if (y < top || y > bottom) return;  // a threshold below 0: every byte starts a patch
@@ -131,7 +141,7 @@ class Drawing {
       out_ += fmt::format(
           "<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"end\" fill=\"#c0392b\" font-size=\"10\">"
           "threshold {:.3f}</text>\n",
-          right, kTop - 4, *rule_.threshold);
+          std::max(right, kLeft + 90), kTop - 4, *rule_.threshold);
   }
 
   void draw_curve(int64_t first, int64_t last, double bottom) {

@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "blt/base/terminal.h"
+
 namespace blt {
 
 namespace {
@@ -34,6 +36,8 @@ spdlog::logger& logger() {
 }
 
 void log(spdlog::level::level_enum level, std::string_view message) {
+  if (!logger().should_log(level)) return;
+  OpenLine::end();
   logger().log(level, spdlog::string_view_t(message.data(), message.size()));
 }
 

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "base/config_text.h"
-#include "base/terminal.h"
+#include "blt/base/terminal.h"
 
 namespace blt::config_detail {
 

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
+#include "blt/base/error.h"
 #include "blt/ops/cross_entropy.h"
 #include "eval/windows.h"
 
@@ -58,6 +60,8 @@ class Scorer {
   }
 
   Evaluation finish() {
+    if (result_.bytes > 0 && !std::isfinite(nll_))
+      throw Error("the model's logits are not finite: its weights are damaged, or its training went wrong");
     result_.bits_per_byte = bits_per_byte(nll_, result_.bytes);
     if (model_.entropies)
       result_.entropy_model_bits_per_byte = bits_per_byte(entropy_model_nll_, result_.bytes);

@@ -67,13 +67,15 @@ Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::s
     require_fresh_output(entropy_output);
     return found;
   }
+  std::error_code ignored;
+  if (fs::equivalent(*resume, config.output, ignored)) found = newest_checkpoints(config.output, group);
   if (*resume == "auto") {
     found = newest_checkpoints(config.output, group);
     if (!found.blt && !found.entropy_model) {
       log_info(fmt::format("no checkpoint in {}: starting", config.output.string()));
       return found;
     }
-  } else {
+  } else if (!found.blt && !found.entropy_model) {
     const fs::path checkpoint = named_checkpoint(*resume, group);
     if (read_model_kind(checkpoint) == ModelKind::kBlt) {
       require_room_after(checkpoint, config.output);

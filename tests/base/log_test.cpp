@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <cstdio>
+
+#include "blt/base/terminal.h"
+
 namespace blt_test {
 
 namespace {
@@ -28,6 +32,16 @@ TEST(LogDeathTest, TheEnvironmentChoosesTheLevel) {
   EXPECT_EXIT(log_everything("error"), testing::ExitedWithCode(0), "^[0-9:]+ error four\n$");
   EXPECT_EXIT(log_everything("off"), testing::ExitedWithCode(0), "^$");
   EXPECT_EXIT(log_everything("nonsense"), testing::ExitedWithCode(0), "^[0-9:]+ info two");
+}
+
+TEST(LogDeathTest, ALineThatIsRewrittenInPlaceEndsFirst) {
+  EXPECT_EXIT(
+      {
+        std::fputs("\rstep 1", stderr);
+        blt::OpenLine::begin();
+        log_everything("error");
+      },
+      testing::ExitedWithCode(0), "^\rstep 1\n[0-9:]+ error four\n$");
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "blt/base/terminal.h"
+
 namespace blt_test {
 
 namespace {
@@ -19,6 +21,19 @@ TEST(SignalsDeathTest, TheFirstSignalOnlySetsTheFlag) {
         },
         testing::ExitedWithCode(0), "");
   }
+}
+
+TEST(SignalsDeathTest, TheFirstSignalIsAnsweredBelowALineThatWasOpen) {
+  EXPECT_EXIT(
+      {
+        blt::catch_stop_signals("stopping soon");
+        blt::OpenLine::begin();
+        raise(SIGINT);
+        blt::OpenLine::end();  // has ended
+        raise(SIGTERM);
+        _exit(0);
+      },
+      testing::ExitedWithCode(0), "^\nstopping soon\n$");
 }
 
 TEST(SignalsDeathTest, ASecondInterruptEndsTheProcess) {

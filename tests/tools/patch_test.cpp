@@ -90,6 +90,9 @@ TEST_F(BltPatch, ShowsAnyBytesInATerminal) {
   write_content(folder_ / "lines.txt", "ab\nc");
   EXPECT_EQ(patch("--mode static --patch-bytes 4 " + file("lines.txt")).out,
             "ab\\n|\nc|\n4 bytes, 2 patches, 2.000 bytes each\n");
+  write_content(folder_ / "marks.txt", "a|b\\n");
+  EXPECT_EQ(patch("--mode static --patch-bytes 4 " + file("marks.txt")).out,
+            "a\\|b|\\\\n|\n5 bytes, 2 patches, 2.500 bytes each\n");
   const std::string colored = patch("--color always --mode byte " + file("bytes.txt")).out;
   EXPECT_NE(colored.find("\x1b[38;5;16;48;5;153m"), std::string::npos);
   EXPECT_NE(colored.find("\\xc3"), std::string::npos) << "half of a character is shown as a byte";

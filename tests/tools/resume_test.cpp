@@ -409,7 +409,7 @@ TEST_F(BltTrainResume, AFinishedRunCanBeMadeLonger) {
 
 TEST_F(BltTrainResume, CheckBuildsEverythingAndWritesNothing) {
   const auto before = snapshot(folder_);
-  const ToolResult result = train("out", "--check");
+  const ToolResult result = train("out", "--check data.entropy_cache.folder=" + file("cache"));
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_NE(result.err.find("check: a step of"), std::string::npos) << result.err;
   EXPECT_EQ(snapshot(folder_), before);
@@ -417,6 +417,17 @@ TEST_F(BltTrainResume, CheckBuildsEverythingAndWritesNothing) {
   EXPECT_EQ(missing.exit_code, 1);
   EXPECT_NE(missing.err.find("none.txt"), std::string::npos) << missing.err;
   EXPECT_EQ(snapshot(folder_), before);
+}
+
+TEST_F(BltTrainResume, ARunThatStopsAtALossThatIsNotFiniteIsSavedAndNamesTheText) {
+  const ToolResult result = train("out", "train.optimizer.learning_rate=1e30 train.max_grad_norm=0");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.err.find("is not finite"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("it read " + (folder_ / "").string()), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("What was trained is saved in"), std::string::npos) << result.err;
+  EXPECT_NE(content_of(folder_ / "out/metrics.jsonl").find("\"skipped\":\"nonfinite\",\"documents\":["),
+            std::string::npos);
+  EXPECT_TRUE(fs::exists(folder_ / "out/latest/manifest.json"));
 }
 
 TEST_F(BltTrainResume, PrintsTheConfigWithItsCosts) {

@@ -3,10 +3,12 @@
 
 namespace blt {
 
-// From now on the first SIGINT, SIGTERM or SIGUSR1 (batch systems send it before they take a machine away) only sets the flag; a second SIGINT
-// ends the process at once (exit code 130). Call it once a program can stop in good order; before, and in programs that never do, a signal
+// From now on the first SIGINT, SIGTERM, SIGUSR1 (batch systems send it before they take a machine away) or SIGHUP (the terminal was closed;
+// not where it is ignored, as under nohup) only sets the flag; a second SIGINT
+// ends the process at once (exit code 130). first_words: what the first one writes, with a line break, to standard error; must outlive
+// the process's signals. Call it once a program can stop in good order; before, and in programs that never do, a signal
 // ends them as usual.
-void catch_stop_signals();
+void catch_stop_signals(const char* first_words = "");
 
 // Whether a signal has come. Thread-safe.
 bool stop_requested();
