@@ -1,27 +1,17 @@
 #include "train/data_parallel.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 
 namespace blt {
 namespace {
-
-// The n-gram embedding whose table this is; null where it is none.
-NgramEmbeddingImpl* table_owner(torch::nn::Module& module, const at::Tensor& parameter) {
-  for (const auto& child : module.modules()) {
-    auto* embedding = child->as<NgramEmbeddingImpl>();
-    if (embedding != nullptr && embedding->ngram_table.is_same(parameter)) return embedding;
-  }
-  return nullptr;
-}
 
 // The trainable parameters in the order of the module, without n-gram tables.
 std::vector<Trained> dense_parameters(torch::nn::Module& module) {
@@ -50,19 +40,16 @@ class DataParallel::Hook : public torch::autograd::PostAccumulateGradHook {
 };
 
 DataParallel::DataParallel(const ParallelConfig& config, std::shared_ptr<Group> group,
-                           torch::nn::Module& module)
+                           torch::nn::Module& module, std::unique_ptr<Tables> tables)
     : Parallel(std::move(group)),
       parameters_(dense_parameters(module)),
+      tables_(std::move(tables)),
       buckets_(parameters_, static_cast<int64_t>(config.bucket_mib * (1 << 20)), this->group().size(),
                [this](size_t bucket) {
                  const size_t count = buckets_.all().size();
                  pending_.push_back(
                      send(buckets_.all()[bucket], fmt::format("gradients, {} of {}", bucket + 1, count)));
                }) {
-  for (auto& item : module.named_parameters())
-    if (NgramEmbeddingImpl* embedding = table_owner(module, item.value());
-        embedding != nullptr && item.value().requires_grad())
-      tables_.push_back({.table = {item.key(), item.value()}, .embedding = embedding});
   for (size_t i = 0; i < parameters_.size(); ++i)
     torch::autograd::impl::set_post_acc_grad_hooks(parameters_[i].parameter,
                                                    std::make_unique<Hook>(*this, i));
@@ -101,64 +88,89 @@ Gradients DataParallel::finish_gradients() {
     parameter.mutable_grad() = at::Tensor();
   }
   const Group::Pending known = group().sum(ranks_with, "which parameters have gradients");
-  std::vector<RowGradient> rows;
-  for (Table& table : tables_) rows.push_back(exchange_rows(table));
+  Gradients result;
+  result.rows = tables_->finish_gradients();
   for (const Group::Pending& bucket : pending_) bucket->wait();
   known->wait();
   std::vector<bool> took_part;
   for (size_t i = 0; i < parameters_.size(); ++i) took_part.push_back(ranks_with_gradient[i] > 0);
-  return collect(took_part, std::move(rows));
+  result.dense = collect(took_part);
+  return result;
 }
 
-Gradients DataParallel::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
-  Gradients result;
+std::vector<Gradients::Dense> DataParallel::collect(const std::vector<bool>& took_part) {
+  std::vector<Gradients::Dense> result;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!took_part[i]) continue;
     const Buckets::Piece& piece = buckets_.piece(i);
     const at::Tensor& values = buckets_.all()[buckets_.bucket_of(i)].values;
     const at::Tensor& parameter = parameters_[i].parameter;
-    result.dense.push_back({parameters_[i].name, parameter,
-                            values.narrow(0, piece.offset, piece.numel).view(parameter.sizes())});
+    result.push_back({parameters_[i].name, parameter,
+                      values.narrow(0, piece.offset, piece.numel).view(parameter.sizes())});
   }
-  for (size_t t = 0; t < tables_.size(); ++t)
-    if (rows[t].capacity > 0)
-      result.rows.push_back({tables_[t].table.name, tables_[t].table.parameter, std::move(rows[t])});
   return result;
 }
 
-RowGradient DataParallel::exchange_rows(Table& table) {
-  const RowGradient own = ops::merge(table.embedding->row_gradients);
-  table.embedding->row_gradients.clear();
-  const int64_t ranks = group().size();
-  std::vector<int64_t> counts(static_cast<size_t>(ranks));
-  counts[static_cast<size_t>(group().rank())] = own.capacity;
-  counts = sum_of_counts(group(), std::move(counts), "numbers of table rows");
-  const int64_t longest = *std::max_element(counts.begin(), counts.end());
-  if (longest == 0) return {};
+at::Tensor DataParallel::norm(const Gradients& gradients) {
+  if (!is_divided() && !tables_->is_divided()) return blt::norm(gradients);
+  Gradients divided, same;  // on all ranks
+  (is_divided() ? divided : same).dense = gradients.dense;
+  (tables_->is_divided() ? divided : same).rows = gradients.rows;
+  const at::Tensor squared = blt::norm(divided).to(at::kDouble).square();
+  group().sum(squared, "gradient norm")->wait();
+  return (squared + blt::norm(same).to(at::kDouble).square()).sqrt().to(at::kFloat);
+}
 
-  const int64_t width = table.table.parameter.size(1);
-  const at::TensorOptions options = table.table.parameter.options().requires_grad(false);
-  const at::Tensor ids = at::zeros({longest}, options.dtype(at::kInt));
-  const at::Tensor values = at::zeros({longest, width}, options.dtype(at::kFloat));
-  if (own.capacity > 0) {
-    ids.narrow(0, 0, own.capacity).copy_(own.ids);
-    values.narrow(0, 0, own.capacity).copy_(own.values);
-  }
-  const at::Tensor all_ids = at::empty({ranks * longest}, ids.options());
-  const at::Tensor all_values = at::empty({ranks * longest, width}, values.options());
-  const Group::Pending ids_come = group().all_gather(all_ids, ids, "ids of table rows");
-  group().all_gather(all_values, values, "gradients of table rows")->wait();
-  ids_come->wait();
-  std::vector<RowGradient> everybodys;
-  for (int64_t r = 0; r < ranks; ++r) {
-    const int64_t rows = counts[static_cast<size_t>(r)];
-    if (rows == 0) continue;
-    everybodys.push_back({.ids = all_ids.narrow(0, r * longest, rows),
-                          .values = all_values.narrow(0, r * longest, rows),
-                          .count = at::full({}, rows, ids.options()),
-                          .capacity = rows});
-  }
-  return ops::merge(everybodys);
+void DataParallel::step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+  optimizer.step(gradients, clip, factor);
+  std::vector<Group::Pending> tables_come;
+  tables_->send_moved(tables_come);
+  put_together();
+  for (const Group::Pending& one : tables_come) one->wait();
+}
+
+OptimizerState DataParallel::whole_state(const AdamW& optimizer) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, at::Tensor> own;
+  for (const auto& [name, tensor] : optimizer.state()) own[name] = tensor;
+  std::vector<Parts> parts;
+  for (int64_t r = 0; r < group().size(); ++r) parts.push_back(parts_of(r));
+  std::map<std::string, at::Tensor> all;  // sorted by name
+  for (const Trained& item : parameters_) all[item.name] = item.parameter;
+  for (const Tables::Table& table : tables_->all()) all[table.table.name] = table.table.parameter;
+
+  // A rank that moves nothing of a parameter does not know whether the others have state of it.
+  std::vector<int64_t> ranks_with;
+  for (const auto& [name, parameter] : all)
+    for (const char* suffix : kStateSuffixes) ranks_with.push_back(own.count(name + suffix) != 0 ? 1 : 0);
+  ranks_with = sum_of_counts(group(), std::move(ranks_with), "which parameters have state");
+
+  OptimizerState state;
+  size_t i = 0;
+  for (const auto& [name, parameter] : all)
+    for (const char* suffix : kStateSuffixes) {
+      if (ranks_with[i++] == 0) continue;
+      const std::string key = name + suffix;
+      if (parts[0].count(name) == 0) {  // all have it
+        if (group().is_first()) state.emplace_back(key, own.at(key).clone());
+        continue;
+      }
+      const bool is_step = key.ends_with(".step");
+      const at::IntArrayRef of_part = parts[0].at(name).whole;
+      const at::IntArrayRef sizes = of_part.empty() ? parameter.sizes() : of_part;
+      at::Tensor whole = at::zeros(is_step ? at::IntArrayRef{} : sizes,
+                                   parameter.options().dtype(at::kFloat).requires_grad(false));
+      for (int64_t r = 0; r < group().size(); ++r) {
+        const Part& part = parts[static_cast<size_t>(r)].at(name);
+        if (part.begin == part.end) continue;
+        const at::Tensor target = is_step ? whole : whole.view({-1}).slice(0, part.begin, part.end);
+        if (r == group().rank()) target.copy_(own.at(key).view_as(target));
+        group().broadcast(target, r, key)->wait();
+        if (is_step) break;  // all that move some of it have the same
+      }
+      if (group().is_first()) state.emplace_back(key, std::move(whole));
+    }
+  return state;
 }
 
 }  // namespace blt

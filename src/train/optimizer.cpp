@@ -88,8 +88,8 @@ void AdamW::narrow(torch::nn::Module& module) {
     parameter.set_data(master.to(at::kBFloat16));
     if (!parameter.requires_grad()) continue;
     parameter.set_grad_dtype(at::kFloat);
-    const at::Tensor own = part(item.key(), master);
-    states_[item.key()].master = own.is_same(master) ? master : own.clone();  // the rest may go
+    const at::Tensor moved = own(item.key(), master);
+    states_[item.key()].master = moved.numel() == master.numel() ? moved : moved.clone();  // the rest may go
   }
 }
 
@@ -99,8 +99,18 @@ at::Tensor AdamW::part(const std::string& name, const at::Tensor& whole) const {
   return whole.view({-1}).slice(0, found->second.begin, found->second.end);
 }
 
+at::IntArrayRef AdamW::whole_sizes(const std::string& name, const at::Tensor& parameter) const {
+  const auto found = parts_.find(name);
+  return found == parts_.end() || found->second.whole.empty() ? parameter.sizes() : found->second.whole;
+}
+
+at::Tensor AdamW::own(const std::string& name, const at::Tensor& parameter) const {
+  const auto found = parts_.find(name);
+  return found == parts_.end() || found->second.whole.empty() ? part(name, parameter) : parameter.view({-1});
+}
+
 at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& parameter) const {
-  at::Tensor target = state.master.defined() ? state.master : part(name, parameter);
+  at::Tensor target = state.master.defined() ? state.master : own(name, parameter);
   TORCH_CHECK(target.scalar_type() == at::kFloat, "AdamW::step: ", name, " is ", parameter.scalar_type(),
               " and has no float32 master (AdamW::narrow)");
   if (!state.exp_avg.defined()) {
@@ -128,7 +138,7 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
     tensors.exp_avg_sqs.push_back(state.exp_avg_sq);
     tensors.steps.push_back(state.step.add_(took_step));
     if (!state.master.defined()) continue;
-    narrow.push_back(part(item.name, item.parameter));
+    narrow.push_back(own(item.name, item.parameter));
     masters.push_back(state.master);
   }
   const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
@@ -153,7 +163,7 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
                      .weight_decay = rates.weight_decay,
                      .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
                      .touched_only = lazy});
-    if (state.master.defined()) round_rows(table, item.gradient, lazy, rows(part(item.name, item.table)));
+    if (state.master.defined()) round_rows(table, item.gradient, lazy, rows(own(item.name, item.table)));
   }
 }
 
@@ -190,21 +200,24 @@ void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
   for (const auto& item : module.named_parameters()) {
     const std::string& name = item.key();
     const at::Tensor& parameter = item.value();
+    const at::IntArrayRef sizes = whole_sizes(name, parameter);
     // A copy of this optimizer's part.
-    const auto own = [&](const at::Tensor& stored) {
+    const auto copy = [&](const at::Tensor& stored) {
       if (!stored.defined()) return stored;
       return part(name, stored).to(parameter.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     };
-    const at::Tensor step = find(name + ".step", {}), master = find(name + ".master", parameter.sizes());
-    State state{.exp_avg = own(find(name + ".exp_avg", parameter.sizes())),
-                .exp_avg_sq = own(find(name + ".exp_avg_sq", parameter.sizes())),
+    const at::Tensor step = find(name + ".step", {}), master = find(name + ".master", sizes);
+    State state{.exp_avg = copy(find(name + ".exp_avg", sizes)),
+                .exp_avg_sq = copy(find(name + ".exp_avg_sq", sizes)),
                 .step = step.defined() ? step.to(parameter.device(), at::kFloat, false, /*copy=*/true) : step,
-                .master = own(master)};
+                .master = copy(master)};
     if (state.exp_avg.defined() != state.exp_avg_sq.defined() ||
         state.exp_avg.defined() != state.step.defined())
       throw Error(
           fmt::format("{}: of {}, some of exp_avg, exp_avg_sq and step are missing", path.string(), name));
-    if (master.defined()) restored.emplace_back(parameter, master);
+    if (master.defined())
+      restored.emplace_back(parameter,
+                            parameter.sizes() == sizes ? master : part(name, master).view_as(parameter));
     const auto before = states_.find(name);
     if (before == states_.end() || !before->second.master.defined())
       state.master = at::Tensor();

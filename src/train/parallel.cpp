@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "train/data_parallel.h"
+#include "train/tables.h"
 #include "train/zero1.h"
 
 namespace blt {
@@ -38,12 +39,20 @@ OptimizerState Parallel::whole_state(const AdamW& optimizer) {
   return result;
 }
 
+void Parallel::with_whole_parameters(const std::function<void()>& body) {
+  if (group().is_first()) body();
+}
+
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module) {
   if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);
   copy_from_the_first(*group, module);
-  if (config.sharding == Sharding::kZero1) return std::make_unique<Zero1>(config, std::move(group), module);
-  return std::make_unique<DataParallel>(config, std::move(group), module);
+  const bool is_zero1 = config.sharding == Sharding::kZero1;
+  std::unique_ptr<Tables> tables = config.tables == TablePlacement::kSharded
+                                       ? make_sharded_tables(*group, module, at::kFloat)
+                                       : make_replicated_tables(*group, module, at::kFloat, is_zero1);
+  if (is_zero1) return std::make_unique<Zero1>(config, std::move(group), module, std::move(tables));
+  return std::make_unique<DataParallel>(config, std::move(group), module, std::move(tables));
 }
 
 }  // namespace blt

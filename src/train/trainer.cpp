@@ -167,6 +167,7 @@ double Trainer::evaluate() {
   parts_.model.module->eval();
   const std::unique_ptr<Stage<Batch>> valid = parts_.valid();
   const ByteNll own = byte_nll(parts_.model.forward, *valid);
+  parallel_->finish_forwards();
   parts_.model.module->train();
   const std::vector<double> all = sum_of(
       parallel_->group(), {own.nll_sum, static_cast<double>(own.num_bytes)}, "bits per byte of validation");
@@ -191,6 +192,8 @@ void Trainer::save() {
   parts_.train->save(own);
   const std::vector<std::string> data = gather(parallel_->group(), own.json(), "places in the data");
   OptimizerState optimizer = parallel_->whole_state(optimizer_);
+  std::function<void(const std::filesystem::path&)> save_model;
+  parallel_->with_whole_parameters([&] { save_model = parts_.save(); });
   saved_step_ = step_;
   if (!parallel_->group().is_first()) return;
   StateWriter state;
@@ -203,8 +206,9 @@ void Trainer::save() {
   state.put("ranks", parallel_->group().size());
   for (size_t r = 0; r < data.size(); ++r)
     state.put(data_key(r), StateWriter::of(StateReader(data[r], "data")));
-  writer_->start([output = parts_.output, step = step_, keep = keep_policy(), save_model = parts_.save(),
-                  optimizer = std::move(optimizer), state = state.json() + "\n"] {
+  writer_->start([output = parts_.output, step = step_, keep = keep_policy(),
+                  save_model = std::move(save_model), optimizer = std::move(optimizer),
+                  state = state.json() + "\n"] {
     return write_checkpoint(output, step, keep, [&](const std::filesystem::path& folder) {
       save_model(folder);
       save_optimizer(folder / kOptimizerFile, optimizer);

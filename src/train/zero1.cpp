@@ -1,32 +1,21 @@
 #include "train/zero1.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <string>
 #include <utility>
 
 namespace blt {
-
-Zero1::Zero1(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module)
-    : DataParallel(config, std::move(group), module) {}
 
 Part Zero1::range_of(int64_t rank, const Buckets::Bucket& bucket) const {
   const int64_t share = bucket.values.numel() / group().size();
   return {rank * share, (rank + 1) * share};
 }
 
-Part Zero1::rows_of(int64_t rank, const Table& table) const {
-  const int64_t rows = table.table.parameter.size(0);
-  return {rows * rank / group().size(), rows * (rank + 1) / group().size()};
-}
-
 Parts Zero1::parts_of(int64_t rank) const {
-  Parts parts;
+  Parts parts = DataParallel::parts_of(rank);
   for (const Buckets::Bucket& bucket : buckets().all()) {
     const Part range = range_of(rank, bucket);
     for (const Buckets::Piece& piece : bucket.pieces) {
@@ -35,11 +24,6 @@ Parts Zero1::parts_of(int64_t rank) const {
       };
       parts[parameters()[piece.parameter].name] = {inside(range.begin), inside(range.end)};
     }
-  }
-  for (const Table& table : tables()) {
-    const Part rows = rows_of(rank, table);
-    const int64_t width = table.table.parameter.size(1);
-    parts[table.table.name] = {rows.begin * width, rows.end * width};
   }
   return parts;
 }
@@ -53,8 +37,8 @@ Group::Pending Zero1::send(const Buckets::Bucket& bucket, std::string_view what)
   return group().reduce_scatter(own_range(bucket), bucket.values, what);
 }
 
-Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
-  Gradients result;
+std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part) {
+  std::vector<Gradients::Dense> result;
   const Parts own = parts();
   for (size_t i = 0; i < parameters().size(); ++i) {
     const Trained& item = parameters()[i];
@@ -62,33 +46,9 @@ Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGrad
     if (!took_part[i] || part.begin == part.end) continue;
     const int64_t offset = buckets().piece(i).offset;
     const at::Tensor& values = buckets().all()[buckets().bucket_of(i)].values;
-    result.dense.push_back(
-        {item.name, item.parameter, values.slice(0, offset + part.begin, offset + part.end)});
-  }
-  for (size_t t = 0; t < tables().size(); ++t) {
-    if (rows[t].capacity == 0) continue;
-    const Part range = rows_of(group().rank(), tables()[t]);
-    const auto* ids = rows[t].ids.data_ptr<int32_t>();
-    const int64_t begin = std::lower_bound(ids, ids + rows[t].capacity, range.begin) - ids;
-    const int64_t end = std::lower_bound(ids, ids + rows[t].capacity, range.end) - ids;
-    const RowGradient inside{.ids = rows[t].ids.slice(0, begin, end) - range.begin,
-                             .values = rows[t].values.slice(0, begin, end),
-                             .count = at::full({}, end - begin, rows[t].ids.options()),
-                             .capacity = end - begin};
-    result.rows.push_back({tables()[t].table.name, tables()[t].table.parameter, inside});
+    result.push_back({item.name, item.parameter, values.slice(0, offset + part.begin, offset + part.end)});
   }
   return result;
-}
-
-at::Tensor Zero1::norm(const Gradients& gradients) {
-  const at::Tensor squared = blt::norm(gradients).to(at::kDouble).square();
-  group().sum(squared, "gradient norm")->wait();
-  return squared.sqrt().to(at::kFloat);
-}
-
-void Zero1::step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
-  optimizer.step(gradients, clip, factor);
-  put_together();
 }
 
 void Zero1::put_together() {
@@ -113,57 +73,12 @@ void Zero1::put_together() {
         group().all_gather(all, own, fmt::format("parameters, {} of {}", b + 1, buckets().all().size())));
     whole.push_back(all);
   }
-  for (const Table& table : tables())
-    for (int64_t r = 0; r < group().size(); ++r) {
-      const Part rows = rows_of(r, table);
-      if (rows.begin < rows.end)
-        coming.push_back(group().broadcast(table.table.parameter.detach().slice(0, rows.begin, rows.end), r,
-                                           table.table.name));
-    }
   for (const Group::Pending& one : coming) one->wait();
   for (size_t b = 0; b < whole.size(); ++b)
     for (const Buckets::Piece& piece : buckets().all()[b].pieces) {
       const at::Tensor& parameter = parameters()[piece.parameter].parameter;
       parameter.detach().view({-1}).copy_(whole[b].slice(0, piece.offset, piece.offset + piece.numel));
     }
-}
-
-OptimizerState Zero1::whole_state(const AdamW& optimizer) {
-  const at::NoGradGuard no_grad;
-  std::map<std::string, at::Tensor> own;
-  for (const auto& [name, tensor] : optimizer.state()) own[name] = tensor;
-  std::vector<Parts> parts;
-  for (int64_t r = 0; r < group().size(); ++r) parts.push_back(parts_of(r));
-  std::map<std::string, at::Tensor> all;  // sorted by name
-  for (const Trained& item : parameters()) all[item.name] = item.parameter;
-  for (const Table& table : tables()) all[table.table.name] = table.table.parameter;
-
-  // A rank that moves nothing of a parameter does not know whether the others have state of it.
-  std::vector<int64_t> ranks_with;
-  for (const auto& [name, parameter] : all)
-    for (const char* suffix : kStateSuffixes) ranks_with.push_back(own.count(name + suffix) != 0 ? 1 : 0);
-  ranks_with = sum_of_counts(group(), std::move(ranks_with), "which parameters have state");
-
-  OptimizerState state;
-  size_t i = 0;
-  for (const auto& [name, parameter] : all)
-    for (const char* suffix : kStateSuffixes) {
-      if (ranks_with[i++] == 0) continue;
-      const std::string key = name + suffix;
-      const bool is_step = key.ends_with(".step");
-      at::Tensor whole = at::zeros(is_step ? at::IntArrayRef{} : parameter.sizes(),
-                                   parameter.options().dtype(at::kFloat).requires_grad(false));
-      for (int64_t r = 0; r < group().size(); ++r) {
-        const Part part = parts[static_cast<size_t>(r)].at(name);
-        if (part.begin == part.end) continue;
-        const at::Tensor target = is_step ? whole : whole.view({-1}).slice(0, part.begin, part.end);
-        if (r == group().rank()) target.copy_(own.at(key).view_as(target));
-        group().broadcast(target, r, key)->wait();
-        if (is_step) break;  // all that move some of it have the same
-      }
-      if (group().is_first()) state.emplace_back(key, std::move(whole));
-    }
-  return state;
 }
 
 }  // namespace blt

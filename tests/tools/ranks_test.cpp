@@ -76,8 +76,9 @@ class BltTrainRanks : public TrainRunTest {
 };
 
 TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
-  for (const std::string sharding : {"none", "zero1"}) {
-    const std::string more = "--nproc 2 parallel.sharding=" + sharding;
+  for (const std::string sharding : {"none", "zero1", "tables"}) {
+    const std::string more =
+        "--nproc 2 " + (sharding == "tables" ? "parallel.tables=sharded" : "parallel.sharding=" + sharding);
     const ToolResult whole = train("whole_" + sharding, more);
     ASSERT_EQ(whole.exit_code, 0) << whole.err;
     EXPECT_EQ(whole.err.find("step 8/8"), whole.err.rfind("step 8/8")) << "one rank says it:\n" << whole.err;
@@ -90,12 +91,14 @@ TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
   }
   // Who has which part of the optimizer changes nothing but the order of sums.
   EXPECT_NEAR(validated("whole_none"), validated("whole_zero1"), 1e-3);
+  EXPECT_NEAR(validated("whole_none"), validated("whole_tables"), 1e-3);
   EXPECT_GT(validated("whole_none"), 0);
   // Another number of ranks, another sharding.
   fs::remove_all(folder_ / "cut_zero1/step_00000008");
   const ToolResult alone = train("cut_zero1", "--resume auto train.steps=6");
   ASSERT_EQ(alone.exit_code, 0) << alone.err;
-  const ToolResult three = train("cut_zero1", "--resume auto --nproc 3 parallel.sharding=none");
+  const ToolResult three =
+      train("cut_zero1", "--resume auto --nproc 3 parallel.sharding=none parallel.tables=sharded");
   ASSERT_EQ(three.exit_code, 0) << three.err;
   EXPECT_NEAR(validated("cut_zero1"), validated("whole_zero1"), 0.1 * validated("whole_zero1"));
   // What they leave is a model like any other.

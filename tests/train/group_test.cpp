@@ -44,6 +44,19 @@ TEST(Group, OperationsDoWhatTheirNamesSay) {
       group->all_to_all(exchanged, sent, "exchange")->wait();
       EXPECT_TRUE(torch::equal(exchanged, (torch::arange(n) * 100 + r).repeat_interleave(2))) << exchanged;
 
+      // Rank r sends r + p rows (r, p) to rank p.
+      ExchangeCounts counts;
+      std::vector<at::Tensor> rows, expected;
+      for (int64_t p = 0; p < n; ++p) {
+        counts.sent.push_back(r + p);
+        counts.received.push_back(p + r);
+        rows.push_back(torch::tensor({r, p}, torch::kInt).expand({r + p, 2}));
+        expected.push_back(torch::tensor({p, r}, torch::kInt).expand({p + r, 2}));
+      }
+      const at::Tensor came = torch::empty({counts.total_received(), 2}, torch::kInt);
+      group->all_to_all(came, torch::cat(rows).contiguous(), counts, "rows")->wait();
+      EXPECT_TRUE(torch::equal(came, torch::cat(expected))) << came;
+
       const std::vector<std::string> texts =
           gather(*group, std::string(static_cast<size_t>(r), 'x'), "texts");
       ASSERT_EQ(texts.size(), static_cast<size_t>(n));

@@ -64,11 +64,15 @@ Blt new_model() {
   return Blt(small_config());
 }
 
+constexpr const char* kTable = "local_encoder.embedding.ngram_table";
+
 struct Result {
   std::vector<double> losses, norms;
-  std::vector<at::Tensor> parameters;
+  std::vector<at::Tensor> parameters;  // those that all ranks have whole
+  at::Tensor table;                    // whole, at the first rank
   std::map<std::string, at::Tensor> state;
   int64_t own_state_bytes = 0;
+  int64_t table_bytes = 0, table_state_bytes = 0;  // on this rank
   int64_t targets = 0;
 };
 
@@ -88,9 +92,19 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
     result.norms.push_back(stats.clip.norm.item<double>());
     result.targets = stats.targets;
   }
-  for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
-  for (const auto& [name, tensor] : trainer.optimizer().state())
+  result.table_bytes = static_cast<int64_t>(model->local_encoder->embedding->ngram_table.nbytes());
+  for (const auto& [name, tensor] : trainer.optimizer().state()) {
     result.own_state_bytes += static_cast<int64_t>(tensor.nbytes());
+    if (name.starts_with(kTable) && tensor.dim() > 0)
+      result.table_state_bytes += static_cast<int64_t>(tensor.nbytes());
+  }
+  trainer.parallel().with_whole_parameters([&] {
+    for (const auto& item : model->named_parameters())
+      if (item.key() == kTable) result.table = item.value().detach().clone();
+  });
+  for (const auto& item : model->named_parameters())
+    if (item.key() != kTable || parallel.tables == TablePlacement::kReplicated)
+      result.parameters.push_back(item.value().detach().clone());
   for (const auto& [name, tensor] : trainer.parallel().whole_state(trainer.optimizer()))
     result.state[name] = tensor.clone();
   return result;
@@ -107,9 +121,15 @@ void expect_close(const Result& one, const Result& many, double first, double la
   }
 }
 
+using Placement = std::pair<Sharding, TablePlacement>;
+constexpr Placement kPlacements[] = {{Sharding::kNone, TablePlacement::kReplicated},
+                                     {Sharding::kNone, TablePlacement::kSharded},
+                                     {Sharding::kZero1, TablePlacement::kReplicated},
+                                     {Sharding::kZero1, TablePlacement::kSharded}};
+
 TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
   at::set_num_threads(1);
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1})
+  for (const Placement& placement : kPlacements)
     for (const int64_t accumulate : {1, 4}) {
       const TrainConfig config = training(accumulate, Compute::kFloat32);
       const Result one = train(nullptr, config, {});
@@ -118,10 +138,13 @@ TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
         std::vector<Result> many(static_cast<size_t>(ranks));
         in_group(ranks, [&](const std::shared_ptr<Group>& group) {
           // Small buckets, so that there are several.
-          many[static_cast<size_t>(group->rank())] =
-              train(group, config, {.sharding = sharding, .bucket_mib = 0.01});
+          many[static_cast<size_t>(group->rank())] = train(
+              group, config, {.sharding = placement.first, .tables = placement.second, .bucket_mib = 0.01});
         });
-        const std::string what = std::to_string(ranks) + " ranks, accumulate " + std::to_string(accumulate);
+        const std::string what =
+            fmt::format("{} ranks, accumulate {}, sharding {}, tables {}", ranks, accumulate,
+                        static_cast<int>(placement.first), static_cast<int>(placement.second));
+        EXPECT_TRUE(torch::allclose(many[0].table, one.table, 1e-2, 1e-4)) << what;
         for (const Result& result : many) {
           expect_close(one, result, 1e-6, 1e-4, what);
           EXPECT_EQ(result.losses, many[0].losses) << what;
@@ -143,11 +166,11 @@ TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   at::set_num_threads(1);
   const TrainConfig config = training(2, Compute::kBfloat16);
   const Result one = train(nullptr, config, {});
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1}) {
+  for (const Placement& placement : kPlacements) {
     std::vector<Result> many(3);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       many[static_cast<size_t>(group->rank())] =
-          train(group, config, {.sharding = sharding, .bucket_mib = 0.01});
+          train(group, config, {.sharding = placement.first, .tables = placement.second, .bucket_mib = 0.01});
     });
     for (const Result& result : many) {
       expect_close(one, result, 2e-3, 1e-2, "bfloat16");
@@ -178,6 +201,102 @@ TEST(Parallel, Zero1DividesTheOptimizersStateEqually) {
       for (const int64_t own : bytes) EXPECT_NEAR(static_cast<double>(own), share, 0.05 * share) << ranks;
     }
   }
+}
+
+TEST(Parallel, ShardedTablesAndTheirStateAreDividedEqually) {
+  at::set_num_threads(1);
+  for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
+    TrainConfig config = training(1, compute);
+    config.steps = 1;
+    const Result one = train(nullptr, config, {});
+    for (const int64_t ranks : {2, 3, 4})
+      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+        const Result own = train(group, config, {.tables = TablePlacement::kSharded});
+        const auto expect_share = [&](int64_t bytes, int64_t of) {
+          const double share = static_cast<double>(of) / static_cast<double>(ranks);
+          EXPECT_NEAR(static_cast<double>(bytes), share, 0.05 * share) << ranks;
+        };
+        expect_share(own.table_bytes, one.table_bytes);
+        expect_share(own.table_state_bytes, one.table_state_bytes);
+      });
+  }
+}
+
+// Ranks of this test share a generator of random numbers; those of tests/tools/ranks_test.cpp do not.
+TEST(Parallel, FetchedRowsAreDroppedAsThoseOfATableAre) {
+  NgramConfig config;
+  config.rows = 50;
+  config.dropout = 0.3;
+  NgramEmbedding embedding(config, 8);
+  const at::Tensor bytes = torch::randint(kByteOffset, kVocabulary, {40}, torch::kInt);
+  const Segments documents = Segments::from_lengths({15, 25});
+  const auto forward = [&] {
+    torch::manual_seed(5);
+    const at::Tensor out = embedding->forward(bytes, documents);
+    out.square().sum().backward();
+    return out.detach();
+  };
+  const at::Tensor from_table = forward();
+  embedding->fetch_rows = [table = embedding->ngram_table](const at::Tensor& ids) {
+    return table.detach().index_select(0, ids);
+  };
+  EXPECT_TRUE(torch::allclose(forward(), from_table, 1e-6, 1e-6));
+  ASSERT_EQ(embedding->row_gradients.size(), 2u);
+  EXPECT_TRUE(torch::equal(embedding->row_gradients[0].ids, embedding->row_gradients[1].ids));
+  EXPECT_LT(embedding->row_gradients[0].capacity, 40 * config.hash().num_tables() * 8 / 10)
+      << "nothing is left out";
+  EXPECT_TRUE(
+      torch::allclose(embedding->row_gradients[0].values, embedding->row_gradients[1].values, 1e-5, 1e-6));
+}
+
+// Held-out batches, of which ranks have different numbers, and one has none.
+class Batches : public Stage<Batch> {
+ public:
+  explicit Batches(std::vector<Batch> batches) : batches_(std::move(batches)) {}
+  std::optional<Batch> next() override {
+    if (next_ == batches_.size()) return std::nullopt;
+    return batches_[next_++];
+  }
+  void save(StateWriter&) const override {}
+  void load(const StateReader&) override {}
+
+ private:
+  std::vector<Batch> batches_;
+  size_t next_ = 0;
+};
+
+TEST(Parallel, RanksWithUnequalNumbersOfHeldOutBatchesMeasureWhatOneDoes) {
+  at::set_num_threads(1);
+  const std::vector<PatchedSequence> all = sequences();
+  const auto evaluate = [&](const std::shared_ptr<Group>& group, const ParallelConfig& parallel) {
+    const Blt model = new_model();
+    TrainerParts parts;
+    parts.model = trainable(model);
+    const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
+    parts.train = share_of(rank, ranks, 1);
+    parts.valid = [&all, rank, ranks] {  // rank r of 3 has sequences in proportion to r
+      std::vector<Batch> batches;
+      for (size_t i = 0; i < all.size(); ++i)
+        if (ranks == 1 || rank == (i % 3 == 0 ? 1 : 2)) batches.push_back(Batch::pack({all[i]}));
+      return std::make_unique<Batches>(std::move(batches));
+    };
+    parts.group = group;
+    parts.parallel = parallel;
+    Trainer trainer(training(1, Compute::kFloat32), std::move(parts));
+    std::vector<double> bits;
+    for (int i = 0; i < 2; ++i) {
+      trainer.train_step();
+      bits.push_back(trainer.evaluate());
+    }
+    return bits;
+  };
+  const std::vector<double> one = evaluate(nullptr, {});
+  EXPECT_GT(one[0], 1);
+  EXPECT_NE(one[0], one[1]);
+  in_group(3, [&](const std::shared_ptr<Group>& group) {
+    const std::vector<double> many = evaluate(group, {.tables = TablePlacement::kSharded});
+    for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(many[i], one[i], 1e-5 * one[i]);
+  });
 }
 
 // A model of which some ranks use a part and others do not, and nobody uses another.

@@ -79,6 +79,8 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
 // The elements [begin, end) of a flattened parameter; of an n-gram table, whole rows.
 struct Part {
   int64_t begin = 0, end = 0;
+  // Where the parameter is this part alone (sharded tables): the shape of the whole. Empty: the parameter is whole.
+  std::vector<int64_t> whole = {};
 };
 // By name; parameters that are not there are whole.
 using Parts = std::map<std::string, Part>;
@@ -123,8 +125,12 @@ class AdamW {
     at::Tensor step = {};    // [] float32: steps taken by this parameter
     at::Tensor master = {};  // of a bfloat16 parameter
   };
-  // This optimizer's part of a tensor at the shape of the parameter.
+  // This optimizer's part of a tensor that is whole.
   at::Tensor part(const std::string& name, const at::Tensor& whole) const;
+  // This optimizer's part of a parameter, which may be no more than that.
+  at::Tensor own(const std::string& name, const at::Tensor& parameter) const;
+  // The shape of a parameter that is whole.
+  at::IntArrayRef whole_sizes(const std::string& name, const at::Tensor& parameter) const;
   // What a step moves: the master, or (its part of) the parameter itself. Its moments are there afterwards.
   at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter) const;
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,8 +29,20 @@ struct EnumNames<Sharding> {
                                                                       {Sharding::kZero1, "zero1"}};
 };
 
+// Where the rows of the n-gram tables are, and the optimizer's state of them.
+enum class TablePlacement {
+  kReplicated,  // every rank has every table
+  kSharded,     // every rank has its share of the rows, and asks the others for theirs
+};
+template <>
+struct EnumNames<TablePlacement> {
+  static constexpr std::pair<TablePlacement, std::string_view> kValues[] = {
+      {TablePlacement::kReplicated, "replicated"}, {TablePlacement::kSharded, "sharded"}};
+};
+
 struct ParallelConfig {
   Sharding sharding = Sharding::kNone;
+  TablePlacement tables = TablePlacement::kReplicated;
   double bucket_mib = 25;
   double start_timeout_s = 300;
   double timeout_s = 600;
@@ -38,6 +51,11 @@ struct ParallelConfig {
     field("sharding", self.sharding,
           "What ranks divide among themselves. zero1: the optimizer's state, of which each then holds its "
           "share; none: nothing but the data.");
+    field("tables", self.tables,
+          "The n-gram tables that are trained. replicated: every rank has all rows; sharded: each has its "
+          "share "
+          "and its part of the optimizer's state, look-ups and gradients of rows travel in every step, and "
+          "tables never do.");
     field("bucket_mib", self.bucket_mib,
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
@@ -67,10 +85,15 @@ class Parallel {
   virtual Gradients finish_gradients() = 0;
   // [] float32: the norm of all ranks' parts together.
   virtual at::Tensor norm(const Gradients& gradients) { return blt::norm(gradients); }
-  // Moves the parameters; afterwards they are whole, and the same on all ranks.
+  // Moves the parameters; afterwards all ranks read the same.
   virtual void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
+  // After the last of some forward passes of which ranks may have different numbers, as in evaluation: helps the others with theirs. Between
+  // the steps of a training all have the same number, and nobody need call it.
+  virtual void finish_forwards() {}
+  // Calls `body` at the first rank while the module's parameters are whole there, also those that are divided. All ranks call it.
+  virtual void with_whole_parameters(const std::function<void()>& body);
   // A copy of the optimizer's state, its parts put together, at rank 0; others get nothing.
   virtual OptimizerState whole_state(const AdamW& optimizer);
 
@@ -81,7 +104,8 @@ class Parallel {
   std::shared_ptr<Group> group_;
 };
 
-// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0.
+// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0. With sharded
+// tables, the module has this rank's rows of its tables from here on, and its forward pass is a transfer between ranks.
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module);
 
