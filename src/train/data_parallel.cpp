@@ -44,12 +44,14 @@ DataParallel::DataParallel(const ParallelConfig& config, std::shared_ptr<Group> 
     : Parallel(std::move(group)),
       parameters_(dense_parameters(module)),
       tables_(std::move(tables)),
+      wire_(this->group(), config.gradient_dtype),
       buckets_(parameters_, static_cast<int64_t>(config.bucket_mib * (1 << 20)), this->group().size(),
                [this](size_t bucket) {
                  const size_t count = buckets_.all().size();
                  pending_.push_back(
                      send(buckets_.all()[bucket], fmt::format("gradients, {} of {}", bucket + 1, count)));
-               }) {
+               }),
+      overlap_(config.overlap) {
   for (size_t i = 0; i < parameters_.size(); ++i)
     torch::autograd::impl::set_post_acc_grad_hooks(parameters_[i].parameter,
                                                    std::make_unique<Hook>(*this, i));
@@ -65,13 +67,13 @@ void DataParallel::backward(const at::Tensor& loss, bool last) {
     buckets_.reset();
     pending_.clear();
   }
-  sending_ = last;
+  sending_ = last && overlap_;
   loss.backward();
   sending_ = false;
 }
 
 Group::Pending DataParallel::send(const Buckets::Bucket& bucket, std::string_view what) {
-  return group().sum(bucket.values, what);
+  return wire_.sum(bucket.values, what);
 }
 
 Gradients DataParallel::finish_gradients() {

@@ -8,6 +8,7 @@
 
 #include "blt/train/parallel.h"
 #include "train/buckets.h"
+#include "train/gradient_wire.h"
 #include "train/tables.h"
 
 namespace blt {
@@ -43,15 +44,18 @@ class DataParallel : public Parallel {
 
   const std::vector<Trained>& parameters() const { return parameters_; }  // dense ones
   const Buckets& buckets() const { return buckets_; }
+  GradientWire& wire() { return wire_; }
 
  private:
   class Hook;
 
   std::vector<Trained> parameters_;
   std::unique_ptr<Tables> tables_;
+  GradientWire wire_;
   Buckets buckets_;
   std::vector<Group::Pending> pending_;  // of buckets
-  bool sending_ = false;                 // in the last backward pass of a step
+  bool overlap_;
+  bool sending_ = false;  // in the last backward pass of a step
 };
 
 }  // namespace blt

@@ -48,9 +48,10 @@ std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::share
   if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);
   copy_from_the_first(*group, module);
   const bool is_zero1 = config.sharding == Sharding::kZero1;
-  std::unique_ptr<Tables> tables = config.tables == TablePlacement::kSharded
-                                       ? make_sharded_tables(*group, module, at::kFloat)
-                                       : make_replicated_tables(*group, module, at::kFloat, is_zero1);
+  std::unique_ptr<Tables> tables =
+      config.tables == TablePlacement::kSharded
+          ? make_sharded_tables(*group, module, config.gradient_dtype)
+          : make_replicated_tables(*group, module, config.gradient_dtype, is_zero1);
   if (is_zero1) return std::make_unique<Zero1>(config, std::move(group), module, std::move(tables));
   return std::make_unique<DataParallel>(config, std::move(group), module, std::move(tables));
 }

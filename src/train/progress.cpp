@@ -65,6 +65,7 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t
     : config_(config),
       data_metrics_(parts.metrics),
       flops_per_byte_(parts.flops_per_byte),
+      has_others_(parts.group && parts.group->size() > 1),
       first_step_(first_step),
       is_silent_(is_silent),
       terminal_(is_terminal()),
@@ -87,6 +88,7 @@ Progress::~Progress() { finish_line(); }
 
 void Progress::count(const StepStats& stats) {
   if (is_silent_) return;
+  interval_transfer_wait_s_ += stats.transfer_wait_s;
   interval_targets_ += stats.targets;
   interval_bytes_ += stats.bytes;
   const at::Tensor loss = stats.loss * stats.targets;
@@ -104,7 +106,9 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
   const double bits = interval_nll_.defined() ? interval_nll_.item<double>() /
                                                     (static_cast<double>(interval_bytes_) * std::numbers::ln2)
                                               : std::nan("");
-  const double speed = static_cast<double>(interval_bytes_) / seconds_since(interval_started_);
+  const double seconds = seconds_since(interval_started_);
+  const double speed = static_cast<double>(interval_bytes_) / seconds;
+  const double communication_share = interval_transfer_wait_s_ / seconds;
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_factor(config_.schedule, step - 1, config_.steps);
   const double left_s = (seconds_since(started_) - validation_s_) / static_cast<double>(step - first_step_) *
@@ -118,6 +122,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
   if (flops_per_byte_ > 0) parts.push_back(flops(speed * flops_per_byte_));
   parts.push_back(fmt::format("lr {:.2e}", learning_rate));
   parts.push_back(fmt::format("norm {:.2f}", norm));
+  if (has_others_) parts.push_back(fmt::format("communication {:.1f}%", 100 * communication_share));
   if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
   show(parts);
   if (metrics_.is_open()) {
@@ -126,6 +131,9 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
     row.update({{"bytes_per_s", speed}, {"learning_rate", learning_rate}, {"gradient_norm", norm}});
     if (flops_per_byte_ > 0) row["flops_per_s"] = speed * flops_per_byte_;
     row["skipped_steps"] = skipped;
+    if (has_others_)
+      row.update({{"communication_wait_s", interval_transfer_wait_s_},
+                  {"communication_share", communication_share}});
     if (data_metrics_)
       for (const auto& [name, value] : data_metrics_()) row["data." + name] = value;
     write_metrics(row.dump());
@@ -135,6 +143,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
     events_->write(step, scalars);
   }
   interval_targets_ = interval_bytes_ = 0;
+  interval_transfer_wait_s_ = 0;
   interval_loss_ = interval_nll_ = at::Tensor();
   interval_started_ = Clock::now();
 }

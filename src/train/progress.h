@@ -41,6 +41,7 @@ class Progress {
   const TrainConfig& config_;
   const std::function<std::vector<std::pair<std::string, double>>()>& data_metrics_;
   double flops_per_byte_;
+  bool has_others_;  // other ranks
   int64_t first_step_;
   std::filesystem::path metrics_path_;
   bool is_silent_, terminal_;
@@ -51,7 +52,8 @@ class Progress {
   // Since the last log line.
   int64_t interval_targets_ = 0, interval_bytes_ = 0;
   at::Tensor interval_loss_, interval_nll_;  // [] nats over its targets, and over its bytes
-  double validation_s_ = 0.0;                // spent outside of steps since the run started
+  double interval_transfer_wait_s_ = 0.0;
+  double validation_s_ = 0.0;  // spent outside of steps since the run started
 };
 
 }  // namespace blt

@@ -14,8 +14,8 @@ namespace {
 
 class ReplicatedTables : public Tables {
  public:
-  ReplicatedTables(Group& group, torch::nn::Module& module, at::ScalarType wire_type, bool is_divided)
-      : Tables(group, module, wire_type), is_divided_(is_divided) {}
+  ReplicatedTables(Group& group, torch::nn::Module& module, WireType wire, bool is_divided)
+      : Tables(group, module, wire), is_divided_(is_divided) {}
 
   bool is_divided() const override { return is_divided_; }
 
@@ -69,7 +69,7 @@ class ReplicatedTables : public Tables {
     const int64_t width = table.table.parameter.size(1);
     const at::TensorOptions options = table.table.parameter.options().requires_grad(false);
     const at::Tensor ids = at::zeros({longest}, options.dtype(at::kInt));
-    const at::Tensor values = at::zeros({longest, width}, options.dtype(wire_type()));
+    const at::Tensor values = at::zeros({longest, width}, options.dtype(wire_type(table)));
     if (own.capacity > 0) {
       ids.narrow(0, 0, own.capacity).copy_(own.ids);
       values.narrow(0, 0, own.capacity).copy_(own.values);
@@ -84,7 +84,7 @@ class ReplicatedTables : public Tables {
       const int64_t rows = counts[static_cast<size_t>(r)];
       if (rows == 0) continue;
       everybodys.push_back({.ids = all_ids.narrow(0, r * longest, rows),
-                            .values = all_values.narrow(0, r * longest, rows).to(at::kFloat),
+                            .values = all_values.narrow(0, r * longest, rows).to(sum_type(table)),
                             .count = at::full({}, rows, ids.options()),
                             .capacity = rows});
     }
@@ -108,9 +108,9 @@ class ReplicatedTables : public Tables {
 
 }  // namespace
 
-std::unique_ptr<Tables> make_replicated_tables(Group& group, torch::nn::Module& module,
-                                               at::ScalarType wire_type, bool is_divided) {
-  return std::make_unique<ReplicatedTables>(group, module, wire_type, is_divided);
+std::unique_ptr<Tables> make_replicated_tables(Group& group, torch::nn::Module& module, WireType wire,
+                                               bool is_divided) {
+  return std::make_unique<ReplicatedTables>(group, module, wire, is_divided);
 }
 
 }  // namespace blt

@@ -16,8 +16,7 @@ namespace {
 
 class ShardedTables : public Tables {
  public:
-  ShardedTables(Group& group, torch::nn::Module& module, at::ScalarType wire_type)
-      : Tables(group, module, wire_type) {
+  ShardedTables(Group& group, torch::nn::Module& module, WireType wire) : Tables(group, module, wire) {
     for (const Table& table : all()) {
       at::Tensor parameter = table.table.parameter;
       whole_rows_.push_back(parameter.size(0));
@@ -164,7 +163,7 @@ class ShardedTables : public Tables {
     const int64_t width = share(t).size(1);
     if (!touched.ids.defined())
       touched = {.ids = no_ids(t),
-                 .values = at::empty({0, width}, options.dtype(at::kFloat)),
+                 .values = at::empty({0, width}, options.dtype(sum_type(all()[t]))),
                  .count = {},
                  .capacity = 0};
     const int64_t count =
@@ -174,9 +173,9 @@ class ShardedTables : public Tables {
     if (announced.sum == 0) return {};
     const at::Tensor own_ids = exchanged(ids, announced.counts, "ids of table rows")
                                    .sub_(static_cast<int32_t>(range(group().rank(), t).begin));
-    const at::Tensor values = exchanged(touched.values.narrow(0, 0, count).to(wire_type()), announced.counts,
-                                        "gradients of table rows")
-                                  .to(touched.values.scalar_type());
+    const at::Tensor values = exchanged(touched.values.narrow(0, 0, count).to(wire_type(all()[t])),
+                                        announced.counts, "gradients of table rows")
+                                  .to(sum_type(all()[t]));
     std::vector<RowGradient> everybodys;
     int64_t begin = 0;
     for (const int64_t rows : announced.counts.received) {
@@ -208,9 +207,8 @@ class ShardedTables : public Tables {
 
 }  // namespace
 
-std::unique_ptr<Tables> make_sharded_tables(Group& group, torch::nn::Module& module,
-                                            at::ScalarType wire_type) {
-  return std::make_unique<ShardedTables>(group, module, wire_type);
+std::unique_ptr<Tables> make_sharded_tables(Group& group, torch::nn::Module& module, WireType wire) {
+  return std::make_unique<ShardedTables>(group, module, wire);
 }
 
 }  // namespace blt

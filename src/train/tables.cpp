@@ -12,8 +12,7 @@ NgramEmbeddingImpl* table_owner(const torch::nn::Module& module, const at::Tenso
   return nullptr;
 }
 
-Tables::Tables(Group& group, torch::nn::Module& module, at::ScalarType wire_type)
-    : group_(group), wire_type_(wire_type) {
+Tables::Tables(Group& group, torch::nn::Module& module, WireType wire) : group_(group), wire_(wire) {
   for (auto& item : module.named_parameters())
     if (NgramEmbeddingImpl* embedding = table_owner(module, item.value());
         embedding != nullptr && item.value().requires_grad())
@@ -22,6 +21,14 @@ Tables::Tables(Group& group, torch::nn::Module& module, at::ScalarType wire_type
 
 void Tables::with_whole(const std::function<void()>& body) {
   if (group_.is_first()) body();
+}
+
+at::ScalarType Tables::wire_type(const Table& table) const {
+  return wire_ == WireType::kBfloat16 ? at::kBFloat16 : sum_type(table);
+}
+
+at::ScalarType Tables::sum_type(const Table& table) {
+  return table.table.parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 RowGradient Tables::take(const Table& table) {

@@ -45,7 +45,7 @@ class Tables {
   virtual void with_whole(const std::function<void()>& body);
 
  protected:
-  Tables(Group& group, torch::nn::Module& module, at::ScalarType wire_type);
+  Tables(Group& group, torch::nn::Module& module, WireType wire);
 
   // Rows [begin, end) of a whole table are those of `rank`.
   static Part rows_of(int64_t rank, int64_t ranks, int64_t rows) {
@@ -55,24 +55,23 @@ class Tables {
   static RowGradient take(const Table& table);
 
   Group& group() const { return group_; }
-  at::ScalarType wire_type() const {
-    return wire_type_;
-  }  // of gradients on their way; they are added up in float32
+  // The types of gradients on their way, and of their sums.
+  at::ScalarType wire_type(const Table& table) const;
+  static at::ScalarType sum_type(const Table& table);
 
  private:
   Group& group_;
-  at::ScalarType wire_type_;
+  WireType wire_;
   std::vector<Table> tables_;
 };
 
 // Every rank has every table whole, and gets all rows' gradients. `is_divided`: its optimizer moves a range of rows, and whole tables travel
 // after the step.
-std::unique_ptr<Tables> make_replicated_tables(Group& group, torch::nn::Module& module,
-                                               at::ScalarType wire_type, bool is_divided);
+std::unique_ptr<Tables> make_replicated_tables(Group& group, torch::nn::Module& module, WireType wire,
+                                               bool is_divided);
 
 // Every rank has a range of the rows, and of their optimizer state. Look-ups and gradients go to the ranks that have the rows; between a
 // step and the next forward pass nothing travels. The module's tables, whole until then, are cut here, and put together for with_whole().
-std::unique_ptr<Tables> make_sharded_tables(Group& group, torch::nn::Module& module,
-                                            at::ScalarType wire_type);
+std::unique_ptr<Tables> make_sharded_tables(Group& group, torch::nn::Module& module, WireType wire);
 
 }  // namespace blt

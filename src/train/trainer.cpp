@@ -53,9 +53,10 @@ void seed_step(int64_t seed, int64_t step, int64_t rank) {
 }
 
 // The trainable parameters are known from here on, so it can be said who moves which.
-std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts) {
+std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts,
+                                  std::shared_ptr<Group> group) {
   freeze_groups(*parts.model.module, config.optimizer.groups);
-  return make_parallel(parts.parallel, parts.group ? parts.group : make_alone_group(), *parts.model.module);
+  return make_parallel(parts.parallel, std::move(group), *parts.model.module);
 }
 
 // What one rank's part of a step gave becomes what all gave.
@@ -80,7 +81,8 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)),
       parts_(std::move(parts)),
-      parallel_(prepare(config_, parts_)),
+      group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group())),
+      parallel_(prepare(config_, parts_, group_)),
       optimizer_(config_.optimizer, parallel_->parts()),
       writer_(std::make_unique<CheckpointWriter>()) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
@@ -138,6 +140,7 @@ StepStats Trainer::train_step() {
   Group& group = parallel_->group();
   seed_step(parts_.seed, step_, group.rank());
   StepStats stats;
+  const double waited_before = group_->waited_s();
   for (const Batch& batch : batches) {
     stats.targets += batch.num_targets;
     stats.bytes += batch.num_byte_targets;
@@ -159,6 +162,7 @@ StepStats Trainer::train_step() {
   parallel_->step(optimizer_, gradients, stats.clip,
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   ++step_;
+  stats.transfer_wait_s = group_->waited_s() - waited_before;
   return stats;
 }
 

@@ -34,7 +34,7 @@ at::Tensor Zero1::own_range(const Buckets::Bucket& bucket) const {
 }
 
 Group::Pending Zero1::send(const Buckets::Bucket& bucket, std::string_view what) {
-  return group().reduce_scatter(own_range(bucket), bucket.values, what);
+  return wire().reduce_scatter(own_range(bucket), bucket.values, what);
 }
 
 std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part) {

@@ -203,6 +203,40 @@ TEST(Parallel, Zero1DividesTheOptimizersStateEqually) {
   }
 }
 
+TEST(Parallel, GradientsMayTravelInBfloat16) {
+  at::set_num_threads(1);
+  const TrainConfig config = training(2, Compute::kFloat32);
+  const Result one = train(nullptr, config, {});
+  for (const Placement& placement : kPlacements) {
+    std::vector<Result> many(3);
+    in_group(3, [&](const std::shared_ptr<Group>& group) {
+      many[static_cast<size_t>(group->rank())] = train(group, config,
+                                                       {.sharding = placement.first,
+                                                        .tables = placement.second,
+                                                        .gradient_dtype = WireType::kBfloat16,
+                                                        .bucket_mib = 0.01});
+    });
+    for (const Result& result : many) {
+      expect_close(one, result, 1e-5, 1e-3, "bfloat16 on the wire");
+      EXPECT_GT(std::abs(result.norms[0] - one.norms[0]), 5e-6 * one.norms[0]) << "nothing is rounded";
+      for (size_t i = 0; i < result.parameters.size(); ++i)
+        EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
+    }
+  }
+}
+
+TEST(Parallel, WithoutOverlapTheResultIsTheSame) {
+  at::set_num_threads(1);
+  const TrainConfig config = training(2, Compute::kFloat32);
+  std::vector<Result> results;
+  for (const bool overlap : {true, false})
+    in_group(2, [&](const std::shared_ptr<Group>& group) {
+      const Result result = train(group, config, {.bucket_mib = 0.01, .overlap = overlap});
+      if (group->is_first()) results.push_back(result);
+    });
+  EXPECT_EQ(results[0].losses, results[1].losses);
+}
+
 TEST(Parallel, ShardedTablesAndTheirStateAreDividedEqually) {
   at::set_num_threads(1);
   for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {

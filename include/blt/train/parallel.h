@@ -40,10 +40,23 @@ struct EnumNames<TablePlacement> {
       {TablePlacement::kReplicated, "replicated"}, {TablePlacement::kSharded, "sharded"}};
 };
 
+// What gradients travel in. They are added up in float32 in any case.
+enum class WireType {
+  kFloat32,   // as they were computed
+  kBfloat16,  // rounded: half the bytes
+};
+template <>
+struct EnumNames<WireType> {
+  static constexpr std::pair<WireType, std::string_view> kValues[] = {{WireType::kFloat32, "float32"},
+                                                                      {WireType::kBfloat16, "bfloat16"}};
+};
+
 struct ParallelConfig {
   Sharding sharding = Sharding::kNone;
   TablePlacement tables = TablePlacement::kReplicated;
+  WireType gradient_dtype = WireType::kFloat32;
   double bucket_mib = 25;
+  bool overlap = true;
   double start_timeout_s = 300;
   double timeout_s = 600;
 
@@ -56,9 +69,15 @@ struct ParallelConfig {
           "share "
           "and its part of the optimizer's state, look-ups and gradients of rows travel in every step, and "
           "tables never do.");
+    field("gradient_dtype", self.gradient_dtype,
+          "What gradients are rounded to on their way between ranks, where they are added up in float32. "
+          "bfloat16 "
+          "halves what travels.");
     field("bucket_mib", self.bucket_mib,
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
+    field("overlap", self.overlap,
+          "Whether gradients travel during the backward pass; false: after it, to see what that saves.");
     field("start_timeout_s", self.start_timeout_s,
           "Seconds until all ranks have to be there when a run starts.", above(0));
     field("timeout_s", self.timeout_s,

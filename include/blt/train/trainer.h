@@ -20,6 +20,7 @@
 #include "blt/data/stage.h"
 #include "blt/train/gradients.h"
 #include "blt/train/group.h"
+#include "blt/train/group_layer.h"
 #include "blt/train/loss.h"
 #include "blt/train/optimizer.h"
 #include "blt/train/parallel.h"
@@ -126,8 +127,9 @@ struct StepStats {
   at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
   ClipResult clip;
   int64_t targets = 0;
-  int64_t bytes = 0;  // byte targets
-  bool stop = false;  // a rank was asked to stop (base/signals.h)
+  int64_t bytes = 0;           // byte targets
+  double transfer_wait_s = 0;  // that this rank waited for transfers, and the others in them
+  bool stop = false;           // a rank was asked to stop (base/signals.h)
 };
 
 // Which checkpoints stay.
@@ -175,6 +177,7 @@ class Trainer {
 
   TrainConfig config_;
   TrainerParts parts_;
+  std::shared_ptr<WatchedGroup> group_;
   std::unique_ptr<Parallel> parallel_;
   AdamW optimizer_;
   int64_t step_ = 0, skipped_ = 0;
