@@ -14,6 +14,9 @@
 #include <ATen/Parallel.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <exception>
 #include <fstream>
 #include <iostream>
