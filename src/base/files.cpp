@@ -48,6 +48,17 @@ void rename_path(const fs::path& from, const fs::path& to) {
   if (rename(from.c_str(), to.c_str()) != 0) fail(to, "write", errno);
 }
 
+void write_all(int descriptor, const fs::path& path, const void* data, size_t num_bytes) {
+  const char* next = static_cast<const char*>(data);
+  while (num_bytes > 0) {
+    const ssize_t count = ::write(descriptor, next, num_bytes);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(path, "write", errno);
+    next += count;
+    num_bytes -= static_cast<size_t>(count);
+  }
+}
+
 bool exchange_paths(const fs::path& a, const fs::path& b) {
 #ifdef RENAME_EXCHANGE
   return renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
@@ -99,16 +110,7 @@ AtomicFile::~AtomicFile() {
   if (!temporary_.empty()) unlink(temporary_.c_str());
 }
 
-void AtomicFile::write(const void* data, size_t num_bytes) {
-  const char* next = static_cast<const char*>(data);
-  while (num_bytes > 0) {
-    const ssize_t count = ::write(descriptor_, next, num_bytes);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(path_, "write", errno);
-    next += count;
-    num_bytes -= static_cast<size_t>(count);
-  }
-}
+void AtomicFile::write(const void* data, size_t num_bytes) { write_all(descriptor_, path_, data, num_bytes); }
 
 void AtomicFile::commit() {
   if (!temporary_.empty()) {
@@ -126,6 +128,26 @@ void write_file(const fs::path& path, std::string_view content) {
   file.commit();
 }
 
+AppendFile::AppendFile(fs::path path) : path_(std::move(path)) {
+  descriptor_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail(path_, "write", errno);
+}
+
+AppendFile::~AppendFile() { close(descriptor_); }
+
+void AppendFile::append(std::string_view text) {
+  struct stat before;
+  if (fstat(descriptor_, &before) != 0) fail(path_, "write", errno);
+  try {
+    write_all(descriptor_, path_, text.data(), text.size());
+  } catch (const Error&) {
+    // Where that fails too, part of it stays, which readers expect of a process that was killed.
+    if (S_ISREG(before.st_mode)) [[maybe_unused]]
+      const int result = ftruncate(descriptor_, before.st_size);
+    throw;
+  }
+}
+
 AtomicDirectory::AtomicDirectory(fs::path final_path) : final_(std::move(final_path)) {
   if (!final_.has_filename()) final_ = final_.parent_path();  // "run/" is "run"
   temporary_ = temporary_name(final_);
@@ -133,8 +155,12 @@ AtomicDirectory::AtomicDirectory(fs::path final_path) : final_(std::move(final_p
 }
 
 AtomicDirectory::~AtomicDirectory() {
+  if (temporary_.empty()) return;
+  // Under another name first: who still fills it, another process perhaps, adds nothing while it is removed.
+  const fs::path gone = temporary_.string() + "-gone";
   std::error_code ignored;
-  if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
+  fs::rename(temporary_, gone, ignored);
+  fs::remove_all(ignored ? temporary_ : gone, ignored);
 }
 
 void AtomicDirectory::commit() {

@@ -13,6 +13,10 @@
 
 namespace blt {
 
+struct FreeHash {
+  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+};
+
 // Takes bytes piece by piece. Not thread-safe.
 class Hash128 {
  public:
@@ -33,10 +37,21 @@ class Hash128 {
   }
 
  private:
-  struct Free {
-    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-  };
-  std::unique_ptr<XXH3_state_t, Free> state_;
+  std::unique_ptr<XXH3_state_t, FreeHash> state_;
+};
+
+// The same with 64 bits: what checksum() gives of all pieces together.
+class Hash64 {
+ public:
+  Hash64() : state_(XXH3_createState()) {
+    if (!state_) throw std::bad_alloc();
+    XXH3_64bits_reset(state_.get());
+  }
+  void update(const void* data, size_t size) { XXH3_64bits_update(state_.get(), data, size); }
+  uint64_t digest() const { return XXH3_64bits_digest(state_.get()); }
+
+ private:
+  std::unique_ptr<XXH3_state_t, FreeHash> state_;
 };
 
 inline uint64_t checksum(const void* data, size_t size, uint64_t seed = 0) {

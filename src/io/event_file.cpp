@@ -90,9 +90,7 @@ EventFile::EventFile(const std::filesystem::path& folder, int64_t first_step) {
   static std::atomic<int> counter{0};
   path_ = folder / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now_s()),
                                host_name(), getpid(), counter++);
-  errno = 0;
-  file_.open(path_, std::ios::binary | std::ios::trunc);
-  if (!file_) throw_write_error(path_);
+  file_.emplace(path_);
   write_record(number(1, now_s()) + text(3, "brain.Event:2"));
   // SessionLog { SessionStatus status = 1 }, START = 1: what the folder's files say from here on is void.
   if (first_step > 0) write_record(event(first_step + 1, text(7, integer(1, 1))));
@@ -107,11 +105,9 @@ void EventFile::write(int64_t step, const std::vector<Scalar>& scalars) {
 }
 
 void EventFile::write_record(std::string_view event) {
-  errno = 0;
   const std::string length = little_endian(static_cast<uint64_t>(event.size()));
-  file_ << length << little_endian(masked_crc(length)) << event << little_endian(masked_crc(event))
-        << std::flush;
-  if (!file_) throw_write_error(path_);
+  file_->append(length + little_endian(masked_crc(length)) + std::string(event) +
+                little_endian(masked_crc(event)));
 }
 
 }  // namespace blt

@@ -10,7 +10,7 @@
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
-#include "blt/io/model_copy.h"
+#include "blt/io/model_content.h"
 #include "blt/model/parameters.h"
 #include "io/hf_config.h"
 #include "io/weights.h"
@@ -115,6 +115,7 @@ struct ModelToSave {
   std::string config;
 
   void write(const fs::path& folder) const { save(folder, parameters, config); }
+  ModelContent content() const { return {.tensors = weight_tensors(parameters), .config = config}; }
 };
 
 ModelToSave to_save(const LoadedModel& model) {
@@ -135,12 +136,6 @@ ModelToSave to_save(const EntropyModel& model) {
   std::vector<NamedParameter> parameters = named_parameters(*model, "");
   std::string text = config_json(model->config(), common_dtype(parameters));
   return {std::move(parameters), std::move(text)};
-}
-
-ModelWriter copied(ModelToSave model) {
-  for (NamedParameter& parameter : model.parameters)
-    if (parameter.parameter.requires_grad()) parameter.parameter = parameter.parameter.detach().clone();
-  return [model = std::move(model)](const fs::path& folder) { model.write(folder); };
 }
 
 }  // namespace
@@ -210,7 +205,7 @@ void load_weights(const fs::path& folder, const Blt& blt, const EntropyModel& en
 void save_model(const fs::path& folder, const LoadedModel& model) { to_save(model).write(folder); }
 void save_entropy_model(const fs::path& folder, const EntropyModel& model) { to_save(model).write(folder); }
 
-ModelWriter copy_to_save(const LoadedModel& model) { return copied(to_save(model)); }
-ModelWriter copy_to_save(const EntropyModel& model) { return copied(to_save(model)); }
+ModelContent model_content(const LoadedModel& model) { return to_save(model).content(); }
+ModelContent model_content(const EntropyModel& model) { return to_save(model).content(); }
 
 }  // namespace blt

@@ -1,10 +1,13 @@
+#include <c10/util/accumulate.h>
+
 #include <algorithm>
-#include <numeric>
 #include <set>
+#include <utility>
 
 #include "blt/base/files.h"
 #include "blt/io/safetensors.h"
 #include "io/json.h"
+#include "io/safetensors_layout.h"
 #include "io/safetensors_types.h"
 
 namespace blt {
@@ -19,37 +22,51 @@ std::string_view dtype_name(const std::string& tensor, at::ScalarType dtype) {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path,
-                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  std::vector<size_t> order(tensors.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return tensors[a].second.element_size() > tensors[b].second.element_size();
+SafetensorsLayout lay_out(std::vector<SafetensorsEntry> tensors,
+                          const std::map<std::string, std::string>& metadata) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
+    return c10::elementSize(a.dtype) > c10::elementSize(b.dtype);
   });
-
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string_view> names = {"__metadata__"};
   uint64_t end = 0;
-  for (const size_t i : order) {
-    const auto& [name, tensor] = tensors[i];
-    TORCH_CHECK(names.insert(name).second, "write_safetensors: the name ", name, " is taken");
-    const uint64_t begin = end;
-    end += static_cast<uint64_t>(tensor.numel()) * tensor.element_size();
-    header[name] = {{"dtype", dtype_name(name, tensor.scalar_type())},
-                    {"shape", tensor.sizes().vec()},
-                    {"data_offsets", {begin, end}}};
+  for (SafetensorsEntry& tensor : tensors) {
+    TORCH_CHECK(names.insert(tensor.name).second, "write_safetensors: the name ", tensor.name, " is taken");
+    tensor.offset = end;
+    tensor.num_bytes =
+        static_cast<uint64_t>(c10::multiply_integers(tensor.sizes)) * c10::elementSize(tensor.dtype);
+    end += tensor.num_bytes;
+    header[tensor.name] = {{"dtype", dtype_name(tensor.name, tensor.dtype)},
+                           {"shape", tensor.sizes},
+                           {"data_offsets", {tensor.offset, end}}};
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
-
-  AtomicFile file(path);
   const uint64_t length = text.size();
-  file.write(&length, sizeof(length));
-  file.write(text);
-  for (const size_t i : order) {
-    const at::Tensor bytes = tensors[i].second.detach().to(at::kCPU).contiguous();
+  SafetensorsLayout layout;
+  layout.header.assign(reinterpret_cast<const char*>(&length), sizeof(length));  // little-endian, as read
+  layout.header += text;
+  for (SafetensorsEntry& tensor : tensors) tensor.offset += layout.header.size();
+  layout.entries = std::move(tensors);
+  layout.file_bytes = layout.header.size() + end;
+  return layout;
+}
+
+void write_safetensors(const std::filesystem::path& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<SafetensorsEntry> entries;
+  std::map<std::string_view, at::Tensor> by_name;
+  for (const auto& [name, tensor] : tensors) {
+    entries.push_back({.name = name, .dtype = tensor.scalar_type(), .sizes = tensor.sizes().vec()});
+    by_name[name] = tensor;
+  }
+  const SafetensorsLayout layout = lay_out(std::move(entries), metadata);
+  AtomicFile file(path);
+  file.write(layout.header);
+  for (const SafetensorsEntry& entry : layout.entries) {
+    const at::Tensor bytes = by_name.at(entry.name).detach().to(at::kCPU).contiguous();
     if (bytes.numel() > 0) file.write(bytes.const_data_ptr(), bytes.nbytes());
   }
   file.commit();

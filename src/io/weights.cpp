@@ -10,6 +10,7 @@
 
 #include "blt/base/error.h"
 #include "blt/base/files.h"
+#include "blt/io/model_content.h"
 #include "io/json.h"
 
 namespace blt {
@@ -175,7 +176,8 @@ void WeightFiles::load(const std::vector<NamedParameter>& parameters) const {
   }
 }
 
-void write_weights(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters) {
+std::vector<std::pair<std::string, at::Tensor>> weight_tensors(
+    const std::vector<NamedParameter>& parameters) {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   bool has_ngram_table = false;
   at::Tensor byte_table;
@@ -186,7 +188,16 @@ void write_weights(const std::filesystem::path& folder, const std::vector<NamedP
   }
   // transformers always has this table, if an empty one.
   if (byte_table.defined() && !has_ngram_table) tensors.emplace_back(kNgramTable, byte_table.narrow(0, 0, 0));
-  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+  return tensors;
+}
+
+const std::map<std::string, std::string>& model_metadata() {
+  static const std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  return metadata;
+}
+
+void write_weights(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters) {
+  write_safetensors(folder / "model.safetensors", weight_tensors(parameters), model_metadata());
 }
 
 }  // namespace blt

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blt/io/safetensors.h"
@@ -54,6 +55,8 @@ class WeightFiles {
   std::map<std::string, Located> tensors_;
 };
 
+// What model.safetensors holds of the parameters.
+std::vector<std::pair<std::string, at::Tensor>> weight_tensors(const std::vector<NamedParameter>& parameters);
 // Writes the parameters into folder/model.safetensors.
 void write_weights(const std::filesystem::path& folder, const std::vector<NamedParameter>& parameters);
 

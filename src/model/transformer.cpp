@@ -147,7 +147,10 @@ AttentionContext LayersImpl::context(const at::Tensor& positions, int64_t length
 }
 
 at::Tensor LayersImpl::layer(size_t i, const at::Tensor& x, const AttentionContext& context) {
-  return at<TransformerLayerImpl>(i).forward(x, context);
+  if (watch != nullptr) watch->before(i);
+  at::Tensor y = at<TransformerLayerImpl>(i).forward(x, context);
+  if (watch != nullptr) watch->after(i, y);
+  return y;
 }
 
 at::Tensor LayersImpl::forward_in(at::Tensor x, const AttentionContext& context) {

@@ -1,32 +1,32 @@
 #include "train/buckets.h"
 
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <utility>
+
+#include "blt/train/gradients.h"
 
 namespace blt {
 
 Buckets::Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, int64_t multiple, Send send)
     : places_(parameters.size()), send_(std::move(send)) {
-  std::vector<int64_t> sizes;
   for (size_t i = parameters.size(); i-- > 0;) {
     const at::Tensor& parameter = parameters[i].parameter;
-    const int64_t bytes = parameter.numel() * static_cast<int64_t>(sizeof(float));
-    const bool full =
-        !buckets_.empty() && sizes.back() * static_cast<int64_t>(sizeof(float)) + bytes > bucket_bytes;
-    if (buckets_.empty() || full || parameter.device() != buckets_.back().values.device()) {
-      buckets_.push_back({.values = at::zeros({0}, parameter.options().dtype(at::kFloat)), .pieces = {}});
-      sizes.push_back(0);
-    }
-    places_[i] = {buckets_.size() - 1, buckets_.back().pieces.size()};
-    buckets_.back().pieces.push_back({.parameter = i, .offset = sizes.back(), .numel = parameter.numel()});
-    sizes.back() += parameter.numel();
+    const int64_t unit = parameters[i].unit;
+    const auto options = parameter.options().dtype(gradient_type(parameter)).requires_grad(false);
+    const auto fits = [&](const Bucket& bucket) {
+      const auto bytes = (bucket.size + parameter.numel()) * static_cast<int64_t>(options.dtype().itemsize());
+      return bucket.unit == unit && bucket.options.device() == options.device() &&
+             bucket.options.dtype() == options.dtype() && (unit >= 0 || bytes <= bucket_bytes);
+    };
+    if (buckets_.empty() || !fits(buckets_.back())) buckets_.push_back({.options = options, .unit = unit});
+    Bucket& bucket = buckets_.back();
+    places_[i] = {buckets_.size() - 1, bucket.pieces.size()};
+    bucket.pieces.push_back({.parameter = i, .offset = bucket.size, .numel = parameter.numel()});
+    bucket.size += parameter.numel();
   }
-  for (size_t b = 0; b < buckets_.size(); ++b) {
-    at::Tensor& values = buckets_[b].values;
-    values = at::zeros({(sizes[b] + multiple - 1) / multiple * multiple}, values.options());
-  }
+  for (Bucket& bucket : buckets_) bucket.size = (bucket.size + multiple - 1) / multiple * multiple;
   reset();
 }
 
@@ -43,6 +43,11 @@ void Buckets::fill(size_t parameter, const at::Tensor& gradient) {
   Bucket& bucket = buckets_[place.bucket];
   Piece& piece = bucket.pieces[place.piece];
   TORCH_INTERNAL_ASSERT(!piece.is_filled);
+  if (!bucket.values.defined()) {
+    const Piece& last = bucket.pieces.back();
+    bucket.values = at::empty({bucket.size}, bucket.options);
+    bucket.values.slice(0, last.offset + last.numel).zero_();
+  }
   const at::Tensor target = bucket.values.narrow(0, piece.offset, piece.numel);
   if (gradient.defined())
     target.copy_(gradient.reshape({-1}));

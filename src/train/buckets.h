@@ -2,10 +2,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
 
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blt/train/group.h"
@@ -16,9 +18,10 @@ namespace blt {
 struct Trained {
   std::string name;
   at::Tensor parameter;
+  int64_t unit = -1;  // parameters of a unit have a bucket to themselves; -1: of none
 };
 
-// The parameters' gradients, float32, in the order in which a backward pass makes them: the last parameter first.
+// The parameters' gradients (of gradient_type()), in the order in which a backward pass makes them: the last parameter first.
 class Buckets {
  public:
   struct Piece {
@@ -27,8 +30,12 @@ class Buckets {
     bool is_filled = false;
   };
   struct Bucket {
-    at::Tensor values;  // [size], a multiple of the number of ranks; what no piece covers is 0
-    std::vector<Piece> pieces;
+    int64_t size = 0;  // a multiple of the number of ranks
+    at::TensorOptions options = {};
+    int64_t unit = -1;
+    std::vector<Piece> pieces = {};
+    at::Tensor values =
+        {};  // [size]; there from its first gradient on, until they are taken. What no piece covers is 0
     size_t num_empty = 0;  // pieces that are not filled yet
   };
   // Sends a bucket that is complete.
@@ -41,7 +48,9 @@ class Buckets {
   // on all ranks, whatever the order in which gradients come.
   void fill(size_t parameter, const at::Tensor& gradient);
   bool is_filled(size_t parameter) const { return piece(parameter).is_filled; }
-  // All are empty again.
+  // The values of a bucket that is complete, which leave it.
+  at::Tensor take(size_t bucket) { return std::exchange(buckets_[bucket].values, {}); }
+  // All are empty again; values that were not taken are written over.
   void reset();
 
   const std::vector<Bucket>& all() const { return buckets_; }

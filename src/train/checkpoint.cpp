@@ -4,16 +4,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
+#include <sstream>
 #include <string>
 #include <string_view>
-#include <utility>
+#include <system_error>
 
 #include "blt/base/error.h"
-#include "blt/base/files.h"
 #include "blt/base/log.h"
-#include "blt/data/state.h"
-#include "blt/io/safetensors.h"
+#include "train/manifest.h"
 
 namespace blt {
 namespace {
@@ -21,8 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "step_";
-
-std::string name_of(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
 
 // A link is replaced by renaming another over it, so that it always points at a whole checkpoint.
 void point(const fs::path& link, const std::string& target) {
@@ -45,51 +41,22 @@ void remove_checkpoint(const fs::path& folder) {
   fs::remove_all(hidden, ignored);
 }
 
-// step: of the newest that is whole; those after it are damaged, and not counted.
-void apply(const fs::path& output, int64_t step, const KeepPolicy& keep) {
-  point(output / "latest", name_of(step));
-  const std::string best = name_of(keep.best_step);
-  if (keep.best_step > 0 && fs::exists(output / best)) point(output / "best", best);
-  if (keep.newest == 0) return;
-  int64_t kept = 0;
-  for (const fs::path& folder : list_checkpoints(output)) {
-    if (checkpoint_step(folder) > step || kept++ < keep.newest) continue;
-    if (keep.best_step == 0 || folder.filename() != best) remove_checkpoint(folder);
-  }
-}
-
 }  // namespace
 
-fs::path write_checkpoint(const fs::path& output, int64_t step, const KeepPolicy& keep,
-                          const std::function<void(const fs::path&)>& save) {
-  const std::string name = name_of(step);
-  try {
-    AtomicDirectory directory(output / name);
-    save(directory.path());
-    directory.commit();
-  } catch (const Error& e) {
-    const std::vector<fs::path> found = list_checkpoints(output);
-    throw Error(fmt::format("step {}: the checkpoint was not saved: {}; {}", step, e.what(),
-                            found.empty() ? "there is no earlier one"
-                                          : fmt::format("the last whole one is {}", found.front().string())));
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
+
+void apply_policy(const fs::path& output, int64_t step, const KeepPolicy& keep) {
+  point(output / "latest", checkpoint_name(step));
+  const std::string best = checkpoint_name(keep.best_step);
+  std::error_code ignored;
+  if (keep.best_step > 0 && fs::exists(output / best, ignored)) point(output / "best", best);
+  if (keep.newest == 0) return;
+  int64_t newest = 0;
+  for (const fs::path& folder : list_checkpoints(output)) {
+    const int64_t of = *checkpoint_step(folder);
+    if (of > step || newest++ < keep.newest) continue;
+    if (of != keep.best_step && (keep.every == 0 || of % keep.every != 0)) remove_checkpoint(folder);
   }
-  apply(output, step, keep);
-  return output / name;
-}
-
-void CheckpointWriter::start(std::function<fs::path()> write) {
-  writing_ = std::async(std::launch::async, std::move(write));
-}
-
-std::optional<fs::path> CheckpointWriter::finished() {
-  if (!writing_.valid() || writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
-    return std::nullopt;
-  return writing_.get();
-}
-
-std::optional<fs::path> CheckpointWriter::wait() {
-  if (!writing_.valid()) return std::nullopt;
-  return writing_.get();
 }
 
 void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const KeepPolicy& keep) {
@@ -101,7 +68,7 @@ void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const
     if (unfinished || name == ".latest.new" || name == ".best.new") leftovers.push_back(entry.path());
   }
   for (const fs::path& leftover : leftovers) fs::remove_all(leftover, error);
-  if (step) apply(output, *step, keep);
+  if (step) apply_policy(output, *step, keep);
 }
 
 std::optional<int64_t> checkpoint_step(const fs::path& folder) {
@@ -125,24 +92,26 @@ std::vector<fs::path> list_checkpoints(const fs::path& output) {
   return found;
 }
 
-void check_checkpoint(const fs::path& folder) {
-  if (!fs::is_directory(folder))
-    throw Error(fmt::format("{}: is no checkpoint: there is no such folder", folder.string()));
-  const fs::path state = folder / kTrainerStateFile;
-  StateReader(read_file(state), state.string()).integer("step");
-  if (!fs::exists(folder / kOptimizerFile))
-    throw Error(fmt::format("{}: is missing", (folder / kOptimizerFile).string()));
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == ".safetensors") SafetensorsFile(entry.path());
+void check_checkpoint(const fs::path& folder, Group& group) {
+  check_files(folder, group);
+  for (const char* name : {kTrainerStateFile, kModelFile, kOptimizerFile})
+    if (!fs::exists(folder / name)) throw Error(fmt::format("{}: is missing", (folder / name).string()));
 }
 
-std::optional<fs::path> newest_whole_checkpoint(const fs::path& output) {
-  for (const fs::path& folder : list_checkpoints(output)) {
+std::optional<fs::path> newest_whole_checkpoint(const fs::path& output, Group& group) {
+  std::string names;  // all ranks look at what the first one sees
+  for (const fs::path& folder : list_checkpoints(output)) names += folder.filename().string() + "\n";
+  std::istringstream seen(gather(group, names, "names of checkpoints")[0]);
+  for (std::string name; std::getline(seen, name);) {
+    const fs::path folder = output / name;
     try {
-      check_checkpoint(folder);
+      check_checkpoint(folder, group);
       return folder;
+    } catch (const GroupError&) {
+      throw;
     } catch (const Error& e) {
-      log_warning(fmt::format("{} is damaged and passed over: {}", folder.string(), e.what()));
+      if (group.is_first())
+        log_warning(fmt::format("{} is damaged and passed over: {}", folder.string(), e.what()));
     }
   }
   return std::nullopt;

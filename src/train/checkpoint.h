@@ -3,40 +3,28 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
-#include <future>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "blt/train/group.h"
 #include "blt/train/trainer.h"
 
 namespace blt {
 
-// What a model directory needs besides its model to be a checkpoint.
+// Some of a checkpoint's files.
 constexpr const char* kTrainerStateFile = "trainer_state.json";
+constexpr const char* kModelFile = "model.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 
-// Fills a temporary folder by calling `save` with it, renames it to `output/step_<step>`, points the links `latest` and `best`, then
-// removes what the policy does not keep. Returns the checkpoint's folder. Throws blt::Error when the disk does not take it: then everything
-// is as it was.
-std::filesystem::path write_checkpoint(const std::filesystem::path& output, int64_t step,
-                                       const KeepPolicy& keep,
-                                       const std::function<void(const std::filesystem::path&)>& save);
+// "step_00000100"
+std::string checkpoint_name(int64_t step);
 
-// Writes checkpoints in a thread, one at a time. Destroyed, it finishes the one under way. Not thread-safe.
-class CheckpointWriter {
- public:
-  // write: calls write_checkpoint(). There may be none under way.
-  void start(std::function<std::filesystem::path()> write);
-  // The checkpoint that was started, once it is there; none before that, and none again after it has been given. Throws what writing threw.
-  std::optional<std::filesystem::path> finished();  // does not wait
-  std::optional<std::filesystem::path> wait();
+// After the checkpoint of `step` has come, the newest that is whole (those after it are damaged, and not counted): points the links `latest`
+// and `best`, then removes what the policy does not keep. Throws blt::Error when a link cannot be pointed.
+void apply_policy(const std::filesystem::path& output, int64_t step, const KeepPolicy& keep);
 
- private:
-  std::future<std::filesystem::path> writing_;
-};
-
-// Brings a folder in order after a process was killed in the middle of write_checkpoint: leftovers go, links point where they should.
+// Brings a folder in order after a process was killed while it wrote a checkpoint: leftovers go, links point where they should.
 // step: of the newest whole checkpoint; none when there is none.
 void tidy_checkpoints(const std::filesystem::path& output, std::optional<int64_t> step,
                       const KeepPolicy& keep);
@@ -47,11 +35,13 @@ std::optional<int64_t> checkpoint_step(const std::filesystem::path& folder);
 // output/step_*, the newest first; empty where there is no such folder.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& output);
 
-// Throws blt::Error, naming the file, unless the folder has a trainer state and all its tensor files are as long as their headers say.
-void check_checkpoint(const std::filesystem::path& folder);
-
+// All ranks call these with the same folder, and get the same; each reads its share of the bytes.
+//
+// Throws blt::Error, naming the file, unless the folder is a checkpoint and every byte of its files is as it was written.
+void check_checkpoint(const std::filesystem::path& folder, Group& group);
 // The newest of list_checkpoints that is whole; damaged ones are named in a warning.
-std::optional<std::filesystem::path> newest_whole_checkpoint(const std::filesystem::path& output);
+std::optional<std::filesystem::path> newest_whole_checkpoint(const std::filesystem::path& output,
+                                                             Group& group);
 
 // Throws blt::Error when `output` holds checkpoints of an earlier run: a run never writes over another.
 void require_fresh_output(const std::filesystem::path& output);

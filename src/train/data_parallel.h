@@ -1,9 +1,10 @@
 // Every rank has the whole model and its share of the data; gradients are added up while the backward pass runs.
 #pragma once
 
-#include <cstdint>
-#include <functional>
+#include <cstddef>
+#include <deque>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "blt/train/parallel.h"
@@ -13,30 +14,37 @@
 
 namespace blt {
 
-// Only the last micro-batch of a step sends: what those before it added up goes with it. N-gram tables are a business of
-// their own.
+// What the micro-batches of a step add up travels with the last one. N-gram tables are a business of their own.
 class DataParallel : public Parallel {
  public:
+  // units: parts of `module`, the parameters of each of which have a bucket to themselves.
   DataParallel(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module,
-               std::unique_ptr<Tables> tables);
+               std::unique_ptr<Tables> tables,
+               const std::vector<std::shared_ptr<torch::nn::Module>>& units = {});
   ~DataParallel() override;
 
-  Parts parts() const override { return parts_of(group().rank()); }
+  // Dense parameters that are not there are moved by all ranks.
+  Parts parts() const override { return tables_->parts(); }
   void backward(const at::Tensor& loss, bool last) override;
   Gradients finish_gradients() override;
   at::Tensor norm(const Gradients& gradients) override;
   void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
-  void finish_forwards() override { tables_->finish_forwards(); }
-  void with_whole_parameters(const std::function<void()>& body) override { tables_->with_whole(body); }
-  OptimizerState whole_state(const AdamW& optimizer) override;
+  std::vector<DividedParameter> divided_parameters() const override { return tables_->divided_parameters(); }
+  void make_whole() override { tables_->make_whole(); }
 
  protected:
-  // What the optimizer of `rank` moves; dense parameters that are not there are moved by all ranks.
-  virtual Parts parts_of(int64_t rank) const { return tables_->parts_of(rank); }
+  std::vector<at::Tensor> kept_gradients() const override;
+
   // Whether each rank has the dense gradients of its own parts alone.
   virtual bool is_divided() const { return false; }
-  // Starts to add up a bucket over the ranks.
-  virtual Group::Pending send(const Buckets::Bucket& bucket, std::string_view what);
+  // Before the first backward pass of a step: the gradients of the last step are not needed any more.
+  virtual void begin_step() {}
+  // Whether a backward pass sends its gradients, or leaves them for the next one to add to.
+  virtual bool sends(bool last) const { return last; }
+  // Starts to add up a bucket over the ranks, in place where that suits.
+  virtual Group::Pending send(size_t bucket, std::string_view what);
+  // How many buckets may be on their way at a time.
+  virtual size_t most_in_flight() const { return buckets_.all().size(); }
   // After all have come through: what this rank's optimizer moves of the parameters that have a gradient on some rank.
   virtual std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part);
   // After the optimizer's step: makes the dense parameters whole.
@@ -44,18 +52,23 @@ class DataParallel : public Parallel {
 
   const std::vector<Trained>& parameters() const { return parameters_; }  // dense ones
   const Buckets& buckets() const { return buckets_; }
+  Buckets& buckets() { return buckets_; }
   GradientWire& wire() { return wire_; }
 
  private:
   class Hook;
+  void fill(size_t parameter);
+  void receive(size_t most_left);  // waits until so many buckets are on their way
 
   std::vector<Trained> parameters_;
   std::unique_ptr<Tables> tables_;
   GradientWire wire_;
   Buckets buckets_;
-  std::vector<Group::Pending> pending_;  // of buckets
+  std::deque<Group::Pending> pending_;  // of buckets
+  std::vector<bool> has_gradient_;  // parameters to which a backward pass of this step gave one, on this rank
   bool overlap_;
-  bool sending_ = false;  // in the last backward pass of a step
+  bool sending_ = false;  // in a backward pass that sends while it goes on
+  bool is_new_step_ = true;
 };
 
 }  // namespace blt

@@ -9,6 +9,10 @@
 
 namespace blt {
 
+at::ScalarType gradient_type(const at::Tensor& parameter) {
+  return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
 Gradients take_gradients(torch::nn::Module& module) {
   Gradients result;
   for (auto& item : module.named_parameters()) {
@@ -33,7 +37,8 @@ at::Tensor norm(const Gradients& gradients) {
   for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
   for (const auto& item : gradients.rows) tensors.push_back(item.gradient.values);
   if (tensors.empty()) return at::zeros({});
-  return at::stack(at::_foreach_norm(tensors)).norm().to(at::kFloat);
+  const at::Tensor total = at::stack(at::_foreach_norm(tensors)).norm();
+  return total.to(gradient_type(total));
 }
 
 ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss) {
@@ -44,7 +49,7 @@ ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss)
   // device.
   const at::Tensor one = at::ones({}, norm.options());
   result.scale = max_norm > 0 ? one.minimum(max_norm / (norm + 1e-6)) : one;
-  const at::Tensor witness = loss.defined() ? norm * 0 + loss.to(at::kFloat) * 0 : norm * 0;
+  const at::Tensor witness = loss.defined() ? norm * 0 + loss.to(norm.scalar_type()) * 0 : norm * 0;
   result.scale = result.scale + witness;
   result.found_inf = witness.isfinite().logical_not().to(at::kFloat);
   return result;

@@ -1,6 +1,7 @@
 #include "blt/train/optimizer.h"
 
 #include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -8,7 +9,6 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "blt/base/error.h"
@@ -88,8 +88,8 @@ void AdamW::narrow(torch::nn::Module& module) {
     parameter.set_data(master.to(at::kBFloat16));
     if (!parameter.requires_grad()) continue;
     parameter.set_grad_dtype(at::kFloat);
-    const at::Tensor moved = own(item.key(), master);
-    states_[item.key()].master = moved.numel() == master.numel() ? moved : moved.clone();  // the rest may go
+    const at::Tensor own = part(item.key(), master);
+    states_[item.key()].master = own.is_same(master) ? master : own.clone();  // the rest may go
   }
 }
 
@@ -99,24 +99,14 @@ at::Tensor AdamW::part(const std::string& name, const at::Tensor& whole) const {
   return whole.view({-1}).slice(0, found->second.begin, found->second.end);
 }
 
-at::IntArrayRef AdamW::whole_sizes(const std::string& name, const at::Tensor& parameter) const {
-  const auto found = parts_.find(name);
-  return found == parts_.end() || found->second.whole.empty() ? parameter.sizes() : found->second.whole;
-}
-
-at::Tensor AdamW::own(const std::string& name, const at::Tensor& parameter) const {
-  const auto found = parts_.find(name);
-  return found == parts_.end() || found->second.whole.empty() ? part(name, parameter) : parameter.view({-1});
-}
-
-at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& parameter) const {
-  at::Tensor target = state.master.defined() ? state.master : own(name, parameter);
-  TORCH_CHECK(target.scalar_type() == at::kFloat, "AdamW::step: ", name, " is ", parameter.scalar_type(),
+at::Tensor AdamW::moved(State& state, const std::string& name, const at::Tensor& own) {
+  at::Tensor target = state.master.defined() ? state.master : own;
+  TORCH_CHECK(target.scalar_type() == gradient_type(own), "AdamW::step: ", name, " is ", own.scalar_type(),
               " and has no float32 master (AdamW::narrow)");
   if (!state.exp_avg.defined()) {
     state.exp_avg = at::zeros_like(target);
     state.exp_avg_sq = at::zeros_like(target);
-    state.step = at::zeros({}, target.options());
+    state.step = at::zeros({}, target.options().dtype(at::kFloat));
   }
   return target;
 }
@@ -132,30 +122,36 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
   for (const auto& item : gradients.dense) {
     State& state = states_[item.name];
     Tensors& tensors = dense[rates_of(config_, item.name, item.parameter, factor)];
-    tensors.parameters.push_back(moved(state, item.name, item.parameter));
+    const at::Tensor& own = item.part.defined() ? item.part : item.parameter;
+    tensors.parameters.push_back(moved(state, item.name, own));
     tensors.gradients.push_back(item.gradient);
     tensors.exp_avgs.push_back(state.exp_avg);
     tensors.exp_avg_sqs.push_back(state.exp_avg_sq);
     tensors.steps.push_back(state.step.add_(took_step));
     if (!state.master.defined()) continue;
-    narrow.push_back(own(item.name, item.parameter));
+    narrow.push_back(own);
     masters.push_back(state.master);
   }
-  const at::Tensor unscale = clip.scale.reciprocal();  // the fused kernel divides by it
-  for (auto& [rates, t] : dense)
+  // The fused kernel divides by the scale, and knows it in float32 alone.
+  const bool is_wide = clip.scale.scalar_type() == at::kDouble;
+  const auto unscale = is_wide ? std::nullopt : std::optional(clip.scale.reciprocal());
+  for (auto& [rates, t] : dense) {
+    if (is_wide) t.gradients = at::_foreach_mul(t.gradients, clip.scale);
     at::_fused_adamw_(t.parameters, t.gradients, t.exp_avgs, t.exp_avg_sqs, /*max_exp_avg_sqs=*/{}, t.steps,
                       rates.learning_rate, config_.beta1, config_.beta2, rates.weight_decay, config_.eps,
                       /*amsgrad=*/false, /*maximize=*/false, unscale, clip.found_inf);
+  }
   if (!narrow.empty()) at::_foreach_copy_(narrow, masters);
   const bool lazy = config_.table_update == TableUpdate::kLazy;
   for (const auto& item : gradients.rows) {
     State& state = states_[item.name];
     const auto rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
-    at::Tensor table = rows(moved(state, item.name, item.table));
+    const at::Tensor& own = item.part.defined() ? item.part : item.table;
+    at::Tensor table = rows(moved(state, item.name, own));
     at::Tensor exp_avg = rows(state.exp_avg), exp_avg_sq = rows(state.exp_avg_sq);
     const auto step = static_cast<int64_t>(state.step.add_(took_step).item<float>());
     const Rates rates = rates_of(config_, item.name, item.table, factor);
-    ops::row_adamw_(table, exp_avg, exp_avg_sq, item.gradient, clip.scale,
+    ops::row_adamw_(table, exp_avg, exp_avg_sq, item.gradient, clip.scale.to(table.scalar_type()),
                     {.learning_rate = rates.learning_rate,
                      .beta1 = config_.beta1,
                      .beta2 = config_.beta2,
@@ -163,22 +159,30 @@ void AdamW::step(const Gradients& gradients, const ClipResult& clip, double fact
                      .weight_decay = rates.weight_decay,
                      .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
                      .touched_only = lazy});
-    if (state.master.defined()) round_rows(table, item.gradient, lazy, rows(own(item.name, item.table)));
+    if (state.master.defined()) round_rows(table, item.gradient, lazy, rows(own));
   }
 }
 
 OptimizerState AdamW::state() const {
   OptimizerState tensors;
   for (const auto& [name, state] : states_) {
-    const at::Tensor parts[] = {state.exp_avg, state.exp_avg_sq, state.step, state.master};
-    for (size_t i = 0; i < std::size(parts); ++i)
-      if (parts[i].defined()) tensors.emplace_back(name + kStateSuffixes[i], parts[i]);
+    const std::pair<const char*, at::Tensor> parts[] = {{".exp_avg", state.exp_avg},
+                                                        {".exp_avg_sq", state.exp_avg_sq},
+                                                        {".step", state.step},
+                                                        {".master", state.master}};
+    for (const auto& [suffix, tensor] : parts)
+      if (tensor.defined()) tensors.emplace_back(name + suffix, tensor);
   }
   return tensors;
 }
 
+const std::map<std::string, std::string>& optimizer_metadata() {
+  static const std::map<std::string, std::string> metadata = {{"optimizer", "adamw"}};
+  return metadata;
+}
+
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
-  write_safetensors(file, state, {{"optimizer", "adamw"}});
+  write_safetensors(file, state, optimizer_metadata());
 }
 
 void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
@@ -186,10 +190,10 @@ void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
   const SafetensorsFile file(path);
   size_t used = 0;
   // What the file has under that name; undefined where it has nothing.
-  const auto find = [&](const std::string& name, at::IntArrayRef sizes) {
+  const auto find = [&](const std::string& name, at::IntArrayRef sizes, at::ScalarType type) {
     if (file.find(name) == nullptr) return at::Tensor();
     const at::Tensor stored = file.tensor(name);
-    if (stored.sizes() != sizes || stored.scalar_type() != at::kFloat)
+    if (stored.sizes() != sizes || stored.scalar_type() != type)
       throw Error(fmt::format("{}: {} has another shape or dtype than the parameter of this run",
                               path.string(), name));
     ++used;
@@ -200,24 +204,23 @@ void AdamW::load(const std::filesystem::path& path, torch::nn::Module& module) {
   for (const auto& item : module.named_parameters()) {
     const std::string& name = item.key();
     const at::Tensor& parameter = item.value();
-    const at::IntArrayRef sizes = whole_sizes(name, parameter);
+    const at::ScalarType type = gradient_type(parameter);
     // A copy of this optimizer's part.
-    const auto copy = [&](const at::Tensor& stored) {
+    const auto own = [&](const at::Tensor& stored) {
       if (!stored.defined()) return stored;
-      return part(name, stored).to(parameter.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+      return part(name, stored).to(parameter.device(), type, /*non_blocking=*/false, /*copy=*/true);
     };
-    const at::Tensor step = find(name + ".step", {}), master = find(name + ".master", sizes);
-    State state{.exp_avg = copy(find(name + ".exp_avg", sizes)),
-                .exp_avg_sq = copy(find(name + ".exp_avg_sq", sizes)),
+    const at::Tensor step = find(name + ".step", {}, at::kFloat),
+                     master = find(name + ".master", parameter.sizes(), type);
+    State state{.exp_avg = own(find(name + ".exp_avg", parameter.sizes(), type)),
+                .exp_avg_sq = own(find(name + ".exp_avg_sq", parameter.sizes(), type)),
                 .step = step.defined() ? step.to(parameter.device(), at::kFloat, false, /*copy=*/true) : step,
-                .master = copy(master)};
+                .master = own(master)};
     if (state.exp_avg.defined() != state.exp_avg_sq.defined() ||
         state.exp_avg.defined() != state.step.defined())
       throw Error(
           fmt::format("{}: of {}, some of exp_avg, exp_avg_sq and step are missing", path.string(), name));
-    if (master.defined())
-      restored.emplace_back(parameter,
-                            parameter.sizes() == sizes ? master : part(name, master).view_as(parameter));
+    if (master.defined()) restored.emplace_back(parameter, master);
     const auto before = states_.find(name);
     if (before == states_.end() || !before->second.master.defined())
       state.master = at::Tensor();

@@ -1,10 +1,16 @@
 #include "blt/train/parallel.h"
 
+#include <c10/util/Exception.h>
+
+#include <cstddef>
+#include <map>
 #include <utility>
 
 #include "train/data_parallel.h"
 #include "train/tables.h"
 #include "train/zero1.h"
+#include "train/zero2.h"
+#include "train/zero3.h"
 
 namespace blt {
 namespace {
@@ -12,7 +18,7 @@ namespace {
 class Alone : public Parallel {
  public:
   Alone(std::shared_ptr<Group> group, torch::nn::Module& module)
-      : Parallel(std::move(group)), module_(module) {}
+      : Parallel(std::move(group), module), module_(module) {}
 
   void backward(const at::Tensor& loss, bool) override { loss.backward(); }
   Gradients finish_gradients() override { return take_gradients(module_); }
@@ -30,30 +36,49 @@ void copy_from_the_first(Group& group, torch::nn::Module& module) {
   for (const Group::Pending& one : coming) one->wait();
 }
 
-}  // namespace
-
-OptimizerState Parallel::whole_state(const AdamW& optimizer) {
-  if (!group().is_first()) return {};
-  OptimizerState result = optimizer.state();
-  for (auto& [name, tensor] : result) tensor = tensor.clone();
-  return result;
+int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
+  std::map<const void*, size_t> storages;
+  for (const at::Tensor& tensor : tensors)
+    if (tensor.defined()) storages[tensor.storage().unsafeGetStorageImpl()] = tensor.storage().nbytes();
+  int64_t total = 0;
+  for (const auto& [storage, bytes] : storages) total += static_cast<int64_t>(bytes);
+  return total;
 }
 
-void Parallel::with_whole_parameters(const std::function<void()>& body) {
-  if (group().is_first()) body();
+}  // namespace
+
+Parallel::Kept Parallel::kept() const {
+  std::vector<at::Tensor> parameters = module_.parameters();
+  for (const DividedParameter& divided : divided_parameters()) parameters.push_back(divided.elements);
+  return {.parameters = bytes_of(parameters), .gradients = bytes_of(kept_gradients())};
+}
+
+std::vector<at::Tensor> Parallel::kept_gradients() const {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& parameter : module_.parameters()) result.push_back(parameter.grad());
+  return result;
 }
 
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module) {
   if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);
   copy_from_the_first(*group, module);
-  const bool is_zero1 = config.sharding == Sharding::kZero1;
   std::unique_ptr<Tables> tables =
       config.tables == TablePlacement::kSharded
           ? make_sharded_tables(*group, module, config.gradient_dtype)
-          : make_replicated_tables(*group, module, config.gradient_dtype, is_zero1);
-  if (is_zero1) return std::make_unique<Zero1>(config, std::move(group), module, std::move(tables));
-  return std::make_unique<DataParallel>(config, std::move(group), module, std::move(tables));
+          : make_replicated_tables(*group, module, config.gradient_dtype,
+                                   /*is_divided=*/config.sharding != Sharding::kNone);
+  switch (config.sharding) {
+    case Sharding::kNone:
+      return std::make_unique<DataParallel>(config, std::move(group), module, std::move(tables));
+    case Sharding::kZero1:
+      return std::make_unique<Zero1>(config, std::move(group), module, std::move(tables));
+    case Sharding::kZero2:
+      return std::make_unique<Zero2>(config, std::move(group), module, std::move(tables));
+    case Sharding::kZero3:
+      return std::make_unique<Zero3>(config, std::move(group), module, std::move(tables));
+  }
+  TORCH_INTERNAL_ASSERT(false, "a sharding that there is not");
 }
 
 }  // namespace blt

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +13,7 @@
 #include "base/terminal.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
+#include "blt/base/log.h"
 
 namespace blt {
 namespace {
@@ -78,9 +78,7 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts, int64_t
     throw Error(fmt::format("{}: cannot make this folder: {}", parts.output.string(), error.message()));
   metrics_path_ = parts.output / "metrics.jsonl";
   rewind_metrics(metrics_path_, first_step);
-  errno = 0;
-  metrics_.open(metrics_path_, std::ios::app);
-  if (!metrics_) throw_write_error(metrics_path_);
+  metrics_.emplace(metrics_path_);
   events_.emplace(parts.output, first_step);
 }
 
@@ -97,7 +95,7 @@ void Progress::count(const StepStats& stats) {
     interval_nll_ = interval_nll_.defined() ? interval_nll_ + stats.byte_nll : stats.byte_nll;
 }
 
-void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
+void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves) {
   if (is_silent_) return;
   const double loss =  // of an interval in which no step was finite: what made the last one not so
       interval_loss_.defined() ? interval_loss_.item<double>() / static_cast<double>(interval_targets_)
@@ -125,12 +123,13 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
   if (has_others_) parts.push_back(fmt::format("communication {:.1f}%", 100 * communication_share));
   if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
   show(parts);
-  if (metrics_.is_open()) {
+  if (metrics_) {
     nlohmann::ordered_json row = {{"step", step}, {"loss", loss}};
     if (!std::isnan(bits)) row["bits_per_byte"] = bits;
     row.update({{"bytes_per_s", speed}, {"learning_rate", learning_rate}, {"gradient_norm", norm}});
     if (flops_per_byte_ > 0) row["flops_per_s"] = speed * flops_per_byte_;
     row["skipped_steps"] = skipped;
+    row["failed_saves"] = failed_saves;
     if (has_others_)
       row.update({{"communication_wait_s", interval_transfer_wait_s_},
                   {"communication_share", communication_share}});
@@ -140,7 +139,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped) {
     std::vector<EventFile::Scalar> scalars;
     for (const auto& [name, value] : row.items())
       if (name != "step" && value.is_number()) scalars.push_back({"train/" + name, value.get<double>()});
-    events_->write(step, scalars);
+    write_events(step, scalars);
   }
   interval_targets_ = interval_bytes_ = 0;
   interval_transfer_wait_s_ = 0;
@@ -154,15 +153,43 @@ void Progress::log_validation(int64_t step, double bits_per_byte) {
   if (is_silent_ || std::isnan(bits_per_byte)) return;
   finish_line();
   fmt::print(stderr, "step {}: held-out bits/byte {:.4f}\n", step, bits_per_byte);
-  if (!metrics_.is_open()) return;
+  if (!metrics_) return;
   write_metrics(nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump());
-  events_->write(step, {{"valid/bits_per_byte", bits_per_byte}});
+  write_events(step, {{"valid/bits_per_byte", bits_per_byte}});
+}
+
+void Progress::log_save(int64_t step, const SaveTimes& times) {
+  if (!metrics_) return;
+  write_metrics(nlohmann::ordered_json{{"step", step},
+                                       {"checkpoint_stop_s", times.stop_s},
+                                       {"checkpoint_wait_s", times.wait_s},
+                                       {"checkpoint_copy_s", times.copy_s}}
+                    .dump());
 }
 
 void Progress::write_metrics(const std::string& row) {
-  errno = 0;
-  metrics_ << row << std::endl;
-  if (!metrics_) throw_write_error(metrics_path_);
+  unwritten_ += row + "\n";
+  try {
+    metrics_->append(unwritten_);
+    unwritten_.clear();
+  } catch (const Error& problem) {
+    warn_once(problem);
+  }
+}
+
+void Progress::write_events(int64_t step, const std::vector<EventFile::Scalar>& scalars) {
+  try {
+    events_->write(step, scalars);
+  } catch (const Error& problem) {
+    warn_once(problem);
+  }
+}
+
+// The rest of the disk's story is told by the checkpoints.
+void Progress::warn_once(const Error& problem) {
+  if (std::exchange(has_warned_, true)) return;
+  finish_line();
+  log_warning(fmt::format("{}; the training goes on, and rows of metrics wait in memory", problem.what()));
 }
 
 void Progress::show(const std::vector<std::string>& parts) {

@@ -4,13 +4,14 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "blt/base/error.h"
+#include "blt/base/files.h"
 #include "blt/io/event_file.h"
 #include "blt/train/trainer.h"
 
@@ -21,7 +22,7 @@ namespace blt {
 class Progress {
  public:
   // first_step: steps done before. What metrics.jsonl says about later ones, of a run that was killed, goes. Throws blt::Error when
-  // the files cannot be written, now or later. Keeps references to both, which must outlive it.
+  // the files cannot be written; when that happens later, it is warned about once, and rows wait until they can be. Keeps references to both, which must outlive it.
   Progress(const TrainConfig& config, const TrainerParts& parts, int64_t first_step, bool is_silent);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -29,14 +30,17 @@ class Progress {
 
   void count(const StepStats& stats);  // after every step that was taken
   // Loss and bits per byte are means since the last log line, the gradient's norm is that of the last step. Looks at the device.
-  void log_step(int64_t step, const StepStats& stats, int64_t skipped);
+  void log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves);
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
-  void finish_line();                                       // before anybody else writes to the terminal
+  void log_save(int64_t step, const SaveTimes& times);
+  void finish_line();  // before anybody else writes to the terminal
 
  private:
   using Clock = std::chrono::steady_clock;
   void show(const std::vector<std::string>& parts);
   void write_metrics(const std::string& row);
+  void write_events(int64_t step, const std::vector<EventFile::Scalar>& scalars);
+  void warn_once(const Error& problem);
 
   const TrainConfig& config_;
   const std::function<std::vector<std::pair<std::string, double>>()>& data_metrics_;
@@ -46,7 +50,9 @@ class Progress {
   std::filesystem::path metrics_path_;
   bool is_silent_, terminal_;
   bool line_open_ = false;
-  std::ofstream metrics_;
+  std::optional<AppendFile> metrics_;
+  std::string unwritten_;  // rows that the disk did not take
+  bool has_warned_ = false;
   std::optional<EventFile> events_;
   Clock::time_point started_, interval_started_;
   // Since the last log line.

@@ -19,43 +19,27 @@ class ReplicatedTables : public Tables {
 
   bool is_divided() const override { return is_divided_; }
 
-  Parts parts_of(int64_t rank) const override {
-    Parts parts;
-    if (!is_divided_) return parts;
-    for (const Table& table : all()) {
-      const Part rows = range(rank, table);
-      const int64_t width = table.table.parameter.size(1);
-      parts[table.table.name] = {rows.begin * width, rows.end * width};
-    }
-    return parts;
-  }
+  Parts parts() const override { return is_divided_ ? own_parts() : Parts(); }
 
   std::vector<Gradients::Rows> finish_gradients() override {
     std::vector<Gradients::Rows> result;
     for (const Table& table : all()) {
       const RowGradient rows = exchange(table);
       if (rows.capacity == 0) continue;
-      result.push_back({table.table.name, table.table.parameter, is_divided_ ? own(rows, table) : rows});
+      if (is_divided_)
+        result.push_back(own(rows, table));
+      else
+        result.push_back({table.table.name, table.table.parameter, rows});
     }
     return result;
   }
 
   void send_moved(std::vector<Group::Pending>& coming) override {
     if (!is_divided_) return;
-    for (const Table& table : all())
-      for (int64_t r = 0; r < group().size(); ++r) {
-        const Part rows = range(r, table);
-        if (rows.begin < rows.end)
-          coming.push_back(group().broadcast(table.table.parameter.detach().slice(0, rows.begin, rows.end), r,
-                                             table.table.name));
-      }
+    for (const Table& table : all()) gather_rows(table, coming);
   }
 
  private:
-  Part range(int64_t rank, const Table& table) const {
-    return rows_of(rank, group().size(), table.table.parameter.size(0));
-  }
-
   // All ranks' rows, added up in the order of the ranks.
   RowGradient exchange(const Table& table) {
     const RowGradient own = take(table);
@@ -66,16 +50,15 @@ class ReplicatedTables : public Tables {
     const int64_t longest = *std::max_element(counts.begin(), counts.end());
     if (longest == 0) return {};
 
-    const int64_t width = table.table.parameter.size(1);
     const at::TensorOptions options = table.table.parameter.options().requires_grad(false);
     const at::Tensor ids = at::zeros({longest}, options.dtype(at::kInt));
-    const at::Tensor values = at::zeros({longest, width}, options.dtype(wire_type(table)));
+    const at::Tensor values = at::zeros({longest, table.width()}, options.dtype(wire_type(table)));
     if (own.capacity > 0) {
       ids.narrow(0, 0, own.capacity).copy_(own.ids);
       values.narrow(0, 0, own.capacity).copy_(own.values);
     }
     const at::Tensor all_ids = at::empty({ranks * longest}, ids.options());
-    const at::Tensor all_values = at::empty({ranks * longest, width}, values.options());
+    const at::Tensor all_values = at::empty({ranks * longest, table.width()}, values.options());
     const Group::Pending ids_come = group().all_gather(all_ids, ids, "ids of table rows");
     group().all_gather(all_values, values, "gradients of table rows")->wait();
     ids_come->wait();
@@ -83,24 +66,28 @@ class ReplicatedTables : public Tables {
     for (int64_t r = 0; r < ranks; ++r) {
       const int64_t rows = counts[static_cast<size_t>(r)];
       if (rows == 0) continue;
-      everybodys.push_back({.ids = all_ids.narrow(0, r * longest, rows),
-                            .values = all_values.narrow(0, r * longest, rows).to(sum_type(table)),
-                            .count = at::full({}, rows, ids.options()),
-                            .capacity = rows});
+      everybodys.push_back(
+          {.ids = all_ids.narrow(0, r * longest, rows),
+           .values = all_values.narrow(0, r * longest, rows).to(gradient_type(table.table.parameter)),
+           .count = at::full({}, rows, ids.options()),
+           .capacity = rows});
     }
     return ops::merge(everybodys);
   }
 
   // Those that this rank's optimizer moves.
-  RowGradient own(const RowGradient& rows, const Table& table) const {
-    const Part inside = range(group().rank(), table);
+  Gradients::Rows own(const RowGradient& rows, const Table& table) const {
+    const Part inside = own_rows(table);
     const auto* ids = rows.ids.const_data_ptr<int32_t>();
     const int64_t begin = std::lower_bound(ids, ids + rows.capacity, inside.begin) - ids;
     const int64_t end = std::lower_bound(ids, ids + rows.capacity, inside.end) - ids;
-    return {.ids = rows.ids.slice(0, begin, end) - inside.begin,
-            .values = rows.values.slice(0, begin, end),
-            .count = at::full({}, end - begin, rows.ids.options()),
-            .capacity = end - begin};
+    return {.name = table.table.name,
+            .table = table.table.parameter,
+            .gradient = {.ids = rows.ids.slice(0, begin, end) - inside.begin,
+                         .values = rows.values.slice(0, begin, end).clone(),  // the others may go
+                         .count = at::full({}, end - begin, rows.ids.options()),
+                         .capacity = end - begin},
+            .part = table.table.parameter.detach().slice(0, inside.begin, inside.end).view({-1})};
   }
 
   bool is_divided_;

@@ -14,7 +14,7 @@
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
 #include "blt/data/loader.h"
-#include "blt/io/model_copy.h"
+#include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
 #include "blt/model/report.h"
 #include "blt/train/rendezvous.h"
@@ -38,8 +38,12 @@ constexpr const char* kModelComment =
     "# The run that made this model, whose shape and patching are in config.json. To go on from it:\n"
     "# blt_train run.yaml --init FOLDER output=…\n";
 
-void write_settings(const fs::path& folder, const RunSettings& settings, const std::string& comment) {
-  write_file(folder / "run.yaml", comment + to_yaml(settings));
+ModelToSave to_save(ModelContent content, const RunSettings& settings, const std::string& comment) {
+  return {.tensors = std::move(content.tensors),
+          .write_rest = [config = std::move(content.config), settings, comment](const fs::path& folder) {
+            write_file(folder / "config.json", config);
+            write_file(folder / "run.yaml", comment + to_yaml(settings));
+          }};
 }
 
 // A trainer's seed for the random numbers of its steps.
@@ -81,11 +85,8 @@ std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, cons
   parts.output = settings.output;
   parts.seed = training_seed(settings.seed, "entropy_model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
-  parts.save = [settings, model] {
-    return [write = copy_to_save(model), settings](const fs::path& folder) {
-      write(folder);
-      write_settings(folder, settings, kEntropyModelComment);
-    };
+  parts.model_to_save = [settings, model] {
+    return to_save(model_content(model), settings, kEntropyModelComment);
   };
   return make_trainer(settings.train, std::move(parts), checkpoint);
 }
@@ -129,15 +130,12 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
   parts.output = config.output;
   parts.seed = training_seed(config.seed, "model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*models.blt, context);
-  parts.save = [config, models] {
+  parts.model_to_save = [config, models] {
     const LoadedModel model{
         .config = {.blt = *config.model, .entropy_model = {}, .patching = config.patching},
         .blt = models.blt,
         .entropy_model = models.entropy_model};
-    return [write = copy_to_save(model), config](const fs::path& folder) {
-      write(folder);
-      write_settings(folder, config, kModelComment);
-    };
+    return to_save(model_content(model), config, kModelComment);
   };
   return make_trainer(config.train, std::move(parts), checkpoint);
 }
@@ -159,7 +157,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
   std::optional<StopAtOnce> starting(std::in_place, last_words);
   std::optional<FolderLock> lock;
   if (!options.check && group->is_first()) lock.emplace(config.output);
-  const Checkpoints checkpoints = find_checkpoints(config, options.resume);
+  const Checkpoints checkpoints = find_checkpoints(config, options.resume, *group);
   Models models = make_models(config, options.init);
   const CostContext context = cost_context(config);  // before the wanted mean length becomes a threshold
   restore(checkpoints, config, models);

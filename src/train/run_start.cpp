@@ -17,24 +17,24 @@ namespace fs = std::filesystem;
 constexpr const char* kEntropyModelFolder = "entropy_model";
 
 // The newest whole checkpoints in the folder of a run: of the Byte Latent Transformer, or of the entropy model before there is one.
-Checkpoints newest_checkpoints(const fs::path& folder) {
+Checkpoints newest_checkpoints(const fs::path& folder, Group& group) {
   Checkpoints found;
-  found.blt = newest_whole_checkpoint(folder);
-  if (!found.blt) found.entropy_model = newest_whole_checkpoint(folder / kEntropyModelFolder);
+  found.blt = newest_whole_checkpoint(folder, group);
+  if (!found.blt) found.entropy_model = newest_whole_checkpoint(folder / kEntropyModelFolder, group);
   return found;
 }
 
 // What the user names is a checkpoint, a link to one (`latest`), or the folder of a run, which means its newest whole one.
-fs::path named_checkpoint(const std::string& resume) {
+fs::path named_checkpoint(const std::string& resume, Group& group) {
   std::error_code error;
   const fs::path named = fs::canonical(resume, error);
   if (error) throw Error(fmt::format("--resume {}: {}", resume, error.message()));
   if (!fs::is_directory(named)) throw Error(fmt::format("--resume {}: is a file, no checkpoint", resume));
   if (fs::exists(named / kTrainerStateFile) || checkpoint_step(named)) {
-    check_checkpoint(named);
+    check_checkpoint(named, group);
     return named;
   }
-  const Checkpoints newest = newest_checkpoints(named);
+  const Checkpoints newest = newest_checkpoints(named, group);
   if (!newest.blt && !newest.entropy_model)
     throw Error(
         fmt::format("--resume {}: is no checkpoint, and there is none in it; name a checkpoint (such as "
@@ -58,7 +58,8 @@ void require_room_after(const fs::path& checkpoint, const fs::path& output) {
 
 }  // namespace
 
-Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::string>& resume) {
+Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::string>& resume,
+                             Group& group) {
   const fs::path entropy_output = config.output / kEntropyModelFolder;
   Checkpoints found;
   if (!resume) {
@@ -67,13 +68,13 @@ Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::s
     return found;
   }
   if (*resume == "auto") {
-    found = newest_checkpoints(config.output);
+    found = newest_checkpoints(config.output, group);
     if (!found.blt && !found.entropy_model) {
       log_info(fmt::format("no checkpoint in {}: starting", config.output.string()));
       return found;
     }
   } else {
-    const fs::path checkpoint = named_checkpoint(*resume);
+    const fs::path checkpoint = named_checkpoint(*resume, group);
     if (read_model_kind(checkpoint) == ModelKind::kBlt) {
       require_room_after(checkpoint, config.output);
       found.blt = checkpoint;

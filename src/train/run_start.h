@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "blt/train/group.h"
 #include "blt/train/run_config.h"
 
 namespace blt {
@@ -14,7 +15,7 @@ struct Checkpoints {
   std::optional<std::filesystem::path> entropy_model, blt;  // of the model that is being trained
 };
 
-// resume: as in RunOptions. Throws blt::Error where the run would write over another one, or the checkpoint is none.
-Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::string>& resume);
+// resume: as in RunOptions. All ranks call it alike, and read the checkpoint together. Throws blt::Error where the run would write over another one, or the checkpoint is none.
+Checkpoints find_checkpoints(const RunConfig& config, const std::optional<std::string>& resume, Group& group);
 
 }  // namespace blt

@@ -19,22 +19,30 @@ Tables::Tables(Group& group, torch::nn::Module& module, WireType wire) : group_(
       tables_.push_back({.table = {item.key(), item.value()}, .embedding = embedding});
 }
 
-void Tables::with_whole(const std::function<void()>& body) {
-  if (group_.is_first()) body();
+Parts Tables::own_parts() const {
+  Parts parts;
+  for (const Table& table : tables_) {
+    const Part rows = own_rows(table);
+    parts[table.table.name] = {rows.begin * table.width(), rows.end * table.width()};
+  }
+  return parts;
 }
 
 at::ScalarType Tables::wire_type(const Table& table) const {
-  return wire_ == WireType::kBfloat16 ? at::kBFloat16 : sum_type(table);
-}
-
-at::ScalarType Tables::sum_type(const Table& table) {
-  return table.table.parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return wire_ == WireType::kBfloat16 ? at::kBFloat16 : gradient_type(table.table.parameter);
 }
 
 RowGradient Tables::take(const Table& table) {
-  const RowGradient own = ops::merge(table.embedding->row_gradients);
+  RowGradient own = ops::merge(table.embedding->row_gradients);
   table.embedding->row_gradients.clear();
   return own;
+}
+
+void Tables::gather_rows(const Table& table, std::vector<Group::Pending>& coming) const {
+  for (int64_t r = 0; r < group_.size(); ++r)
+    if (const Part rows = rows_of(r, table); rows.begin < rows.end)
+      coming.push_back(group_.broadcast(table.table.parameter.detach().slice(0, rows.begin, rows.end), r,
+                                        table.table.name));
 }
 
 }  // namespace blt

@@ -3,10 +3,9 @@
 
 #include <torch/nn/module.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "blt/model/ngram_embedding.h"
@@ -21,18 +20,12 @@ NgramEmbeddingImpl* table_owner(const torch::nn::Module& module, const at::Tenso
 // The tables of a module that take gradients. All ranks call the same functions in the same order. Not thread-safe.
 class Tables {
  public:
-  struct Table {
-    Trained table;
-    NgramEmbeddingImpl* embedding = nullptr;
-  };
-
   virtual ~Tables() = default;
   Tables(const Tables&) = delete;
   Tables& operator=(const Tables&) = delete;
 
-  const std::vector<Table>& all() const { return tables_; }
-  // Which rows the optimizer of `rank` moves.
-  virtual Parts parts_of(int64_t rank) const = 0;
+  // Which rows the optimizer of this rank moves.
+  virtual Parts parts() const = 0;
   // Whether each rank's gradients are those of its own rows.
   virtual bool is_divided() const = 0;
 
@@ -41,23 +34,35 @@ class Tables {
   // After the optimizer's step: starts to bring the tables into the state that the next forward pass reads.
   virtual void send_moved(std::vector<Group::Pending>& coming) = 0;
   // See Parallel.
-  virtual void finish_forwards() {}
-  virtual void with_whole(const std::function<void()>& body);
+  virtual std::vector<Parallel::DividedParameter> divided_parameters() const { return {}; }
+  virtual void make_whole() {}
 
  protected:
+  struct Table {
+    Trained table;
+    NgramEmbeddingImpl* embedding = nullptr;
+
+    int64_t rows() const { return table.parameter.size(0); }
+    int64_t width() const { return table.parameter.size(1); }
+  };
+
   Tables(Group& group, torch::nn::Module& module, WireType wire);
 
-  // Rows [begin, end) of a whole table are those of `rank`.
-  static Part rows_of(int64_t rank, int64_t ranks, int64_t rows) {
-    return {rows * rank / ranks, rows * (rank + 1) / ranks};
+  Group& group() const { return group_; }
+  const std::vector<Table>& all() const { return tables_; }
+  // Rows [begin, end) of a table are those of `rank`.
+  Part rows_of(int64_t rank, const Table& table) const {
+    return {table.rows() * rank / group_.size(), table.rows() * (rank + 1) / group_.size()};
   }
+  Part own_rows(const Table& table) const { return rows_of(group_.rank(), table); }
+  // All tables' own rows, as elements.
+  Parts own_parts() const;
   // The merged rows of this rank's backward passes, which are forgotten.
   static RowGradient take(const Table& table);
-
-  Group& group() const { return group_; }
-  // The types of gradients on their way, and of their sums.
+  // The type of gradients on their way; their sums are of gradient_type().
   at::ScalarType wire_type(const Table& table) const;
-  static at::ScalarType sum_type(const Table& table);
+  // Starts to give all ranks the rows of a whole table that each of them has.
+  void gather_rows(const Table& table, std::vector<Group::Pending>& coming) const;
 
  private:
   Group& group_;
@@ -71,7 +76,8 @@ std::unique_ptr<Tables> make_replicated_tables(Group& group, torch::nn::Module& 
                                                bool is_divided);
 
 // Every rank has a range of the rows, and of their optimizer state. Look-ups and gradients go to the ranks that have the rows; between a
-// step and the next forward pass nothing travels. The module's tables, whole until then, are cut here, and put together for with_whole().
+// step and the next forward pass nothing travels. The module's tables are whole until the first forward pass that records gradients, and
+// again after make_whole() until the next one.
 std::unique_ptr<Tables> make_sharded_tables(Group& group, torch::nn::Module& module, WireType wire);
 
 }  // namespace blt

@@ -5,12 +5,16 @@
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,9 +25,14 @@
 #include "blt/base/signals.h"
 #include "blt/eval/bits_per_byte.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/progress.h"
+#include "train/tensor_share.h"
 
 namespace blt {
+
+using nlohmann::json;
+
 namespace {
 
 // Where the data of a rank is in the trainer's state.
@@ -40,8 +49,6 @@ std::vector<Batch> take(Stage<Batch>& loader, int64_t count, int64_t step) {
   }
   return batches;
 }
-
-bool is_finite(const StepStats& stats) { return stats.clip.found_inf.item<float>() == 0; }
 
 // Dropout of a step depends on nothing that happened before it: there is no state to save. Each rank has its own.
 void seed_step(int64_t seed, int64_t step, int64_t rank) {
@@ -70,8 +77,40 @@ void add_up(StepStats& stats, bool stop, Group& group) {
   stats.stop = stops[0] > 0;
 }
 
-void say_saved(const std::filesystem::path& checkpoint) {
-  log_info(fmt::format("saved {}", checkpoint.string()));
+// The held-out batches of this rank, then batches that count for nothing until all ranks have run out: where parameters are divided, a
+// forward pass is a transfer, of which all have the same number.
+class EvenBatches : public Stage<Batch> {
+ public:
+  EvenBatches(std::unique_ptr<Stage<Batch>> own, const torch::nn::Module& module, Group& group)
+      : own_(std::move(own)), module_(module), group_(group) {}
+
+  std::optional<Batch> next() override {
+    std::optional<Batch> batch = own_->next();
+    if (sum_of_counts(group_, {batch ? 1 : 0}, "whether there are held-out batches")[0] == 0)
+      return std::nullopt;
+    if (!batch)
+      batch = Batch::pack({{.ids = {kBos}, .starts = {0, 1}, .targets = {kIgnore}}})
+                  .to(module_.parameters().front().device());
+    return batch;
+  }
+  void save(StateWriter& out) const override { own_->save(out); }
+  void load(const StateReader& in) override { own_->load(in); }
+
+ private:
+  std::unique_ptr<Stage<Batch>> own_;
+  const torch::nn::Module& module_;
+  Group& group_;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string not_saved(const std::filesystem::path& output, int64_t step, const std::string& why) {
+  const std::vector<std::filesystem::path> found = list_checkpoints(output);
+  return fmt::format("step {}: the checkpoint was not saved: {}; {}", step, why,
+                     found.empty() ? "there is no earlier one"
+                                   : fmt::format("the last whole one is {}", found.front().string()));
 }
 
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -84,6 +123,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group())),
       parallel_(prepare(config_, parts_, group_)),
       optimizer_(config_.optimizer, parallel_->parts()),
+      guard_(config_.spike),
       writer_(std::make_unique<CheckpointWriter>()) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
@@ -101,19 +141,9 @@ Trainer::Outcome Trainer::run() {
   while (step_ < config_.steps && !stopped) {
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
-    if (is_finite(stats)) {
-      progress.count(stats);
-    } else {
-      if (config_.on_nonfinite == OnNonfinite::kStop)
-        throw Error(fmt::format(
-            "step {}: the loss or its gradient is not finite (loss {}); the model was left as it was before "
-            "this step. Lower the learning rate or max_grad_norm, start from an earlier checkpoint, or set "
-            "on_nonfinite to skip",
-            step_, stats.loss.item<double>()));
-      ++skipped_;
-    }
+    if (took_step(stats)) progress.count(stats);
     const bool last = step_ == config_.steps, stop = stats.stop;
-    if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_);
+    if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
       const double bits = evaluate();
@@ -122,17 +152,55 @@ Trainer::Outcome Trainer::run() {
     }
     if (const auto saved = writer_->finished()) {
       progress.finish_line();
-      say_saved(*saved);
+      report(*saved);
     }
     if (last || best || stop || due(step_, config_.checkpoint_every)) {
       progress.finish_line();
-      save();
+      if (save()) progress.log_save(step_, save_times_);
     }
     stopped = stop && !last;
   }
   progress.finish_line();
-  if (const auto saved = writer_->wait()) say_saved(*saved);
+  finish_saving();
+  parallel_->make_whole();  // the model is the caller's again
   return stopped ? Outcome::kStopped : Outcome::kFinished;
+}
+
+// Whether the step was taken; else it was skipped, or throws where the run must not go on. One look at the device.
+bool Trainer::took_step(const StepStats& stats) {
+  at::Tensor flags = stats.clip.found_inf;
+  if (stats.spike.defined()) flags = at::stack({flags, stats.spike.to(flags.scalar_type())});
+  flags = flags.to(at::kCPU).reshape({-1});
+  const bool skipped = flags[0].item<float>() != 0, spike = flags.numel() > 1 && flags[1].item<float>() != 0;
+  const std::string far = !spike ? ""
+                                 : fmt::format(
+                                       "the loss {:.4f} is far above those before (mean {:.4f}, deviation "
+                                       "{:.4f}; train.spike)",
+                                       stats.loss.item<double>(), guard_.mean(), guard_.deviation());
+  if (!skipped) {
+    skipped_in_row_ = 0;
+    if (spike && parallel_->group().is_first()) log_warning(fmt::format("step {}: {}", step_, far));
+    return true;
+  }
+  const std::string why =
+      spike ? far
+            : fmt::format("the loss or its gradient is not finite (loss {})", stats.loss.item<double>());
+  const bool stops =
+      spike ? config_.spike.action == OnSpike::kStop : config_.on_nonfinite == OnNonfinite::kStop;
+  if (stops)
+    throw Error(
+        fmt::format("step {}: {}; the model was left as it was before this step. Lower the learning rate or "
+                    "max_grad_norm, start from an earlier checkpoint, or set {} to skip",
+                    step_, why, spike ? "spike.action" : "on_nonfinite"));
+  ++skipped_;
+  ++skipped_in_row_;
+  if (config_.skip_limit > 0 && skipped_in_row_ >= config_.skip_limit)
+    throw Error(
+        fmt::format("step {}: {} steps in a row were skipped (train.skip_limit), in this one because {}; the "
+                    "model was left as it was before them. Start from an earlier checkpoint with a lower "
+                    "learning rate or max_grad_norm",
+                    step_, skipped_in_row_, why));
+  return false;
 }
 
 StepStats Trainer::train_step() {
@@ -158,7 +226,12 @@ StepStats Trainer::train_step() {
   }
   const Gradients gradients = parallel_->finish_gradients();
   add_up(stats, stop_requested(), group);
-  stats.clip = clip(parallel_->norm(gradients), config_.max_grad_norm, stats.loss);
+  at::Tensor witness = stats.loss;  // of a step that is taken
+  if (config_.spike.action != OnSpike::kPass) {
+    stats.spike = guard_.see(stats.loss);
+    if (guard_.masks()) witness = witness.masked_fill(stats.spike, std::numeric_limits<double>::quiet_NaN());
+  }
+  stats.clip = clip(parallel_->norm(gradients), config_.max_grad_norm, witness);
   parallel_->step(optimizer_, gradients, stats.clip,
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   ++step_;
@@ -169,9 +242,8 @@ StepStats Trainer::train_step() {
 double Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
   parts_.model.module->eval();
-  const std::unique_ptr<Stage<Batch>> valid = parts_.valid();
-  const ByteNll own = byte_nll(parts_.model.forward, *valid);
-  parallel_->finish_forwards();
+  EvenBatches valid(parts_.valid(), *parts_.model.module, parallel_->group());
+  const ByteNll own = byte_nll(parts_.model.forward, valid);
   parts_.model.module->train();
   const std::vector<double> all = sum_of(
       parallel_->group(), {own.nll_sum, static_cast<double>(own.num_bytes)}, "bits per byte of validation");
@@ -186,39 +258,141 @@ bool Trainer::is_best(double bits_per_byte) {
 }
 
 KeepPolicy Trainer::keep_policy() const {
-  return {.newest = config_.keep_checkpoints, .best_step = best_step_};
+  return {.newest = config_.keep_checkpoints, .every = config_.keep_every, .best_step = best_step_};
 }
 
-void Trainer::save() {
-  if (!parts_.save || parts_.output.empty() || saved_step_ == step_) return;
-  if (const auto saved = writer_->wait()) say_saved(*saved);  // before there are more copies
-  StateWriter own;
-  parts_.train->save(own);
-  const std::vector<std::string> data = gather(parallel_->group(), own.json(), "places in the data");
-  OptimizerState optimizer = parallel_->whole_state(optimizer_);
-  std::function<void(const std::filesystem::path&)> save_model;
-  parallel_->with_whole_parameters([&] { save_model = parts_.save(); });
+bool Trainer::save() {
+  if (!parts_.model_to_save || parts_.output.empty() || saved_step_ == step_) return false;
+  const auto start = std::chrono::steady_clock::now();
+  if (const auto saved = writer_->wait()) report(*saved);  // before there are more copies
+  save_times_ = {.wait_s = seconds_since(start)};
+  Group& group = parallel_->group();
+  CheckpointJob job{.output = parts_.output,
+                    .step = step_,
+                    .rank = group.rank(),
+                    .ranks = group.size(),
+                    .timeout_s = parts_.parallel.timeout_s,
+                    .keep = keep_policy()};
+  const auto copying = std::chrono::steady_clock::now();
+  ModelToSave model = parts_.model_to_save();
+  job.shares = shares_of(model);
+  save_times_.copy_s = seconds_since(copying);
+
+  // What all ranks have to know of each: its place in the data, its tensors, and, of the first, the folder or why there is none.
+  StateWriter place;
+  parts_.train->save(place);
+  std::string failure;
+  if (group.is_first()) try {
+      job.directory = std::make_shared<AtomicDirectory>(parts_.output / checkpoint_name(step_));
+      job.temporary = job.directory->path().filename().string();
+    } catch (const Error& e) {
+      failure = e.what();
+    }
+  const json own = {place.json(), describe(job.shares), job.temporary, failure};
+  std::vector<std::string> places;
+  for (const std::string& text : gather(group, own.dump(), "parts of a checkpoint")) {
+    const json of_rank = json::parse(text);
+    places.push_back(of_rank[0]);
+    job.descriptions.push_back(of_rank[1]);
+    if (places.size() > 1) continue;
+    job.temporary = of_rank[2];
+    failure = of_rank[3];
+  }
   saved_step_ = step_;
-  if (!parallel_->group().is_first()) return;
+  if (group.is_first())
+    job.write_rest = [rest = std::move(model.write_rest),
+                      state = state_json(places)](const std::filesystem::path& folder) {
+      rest(folder);
+      write_file(folder / kTrainerStateFile, state);
+    };
+  if (failure.empty())
+    writer_->start(std::move(job));
+  else
+    writer_->fail(step_, failure);
+  save_times_.stop_s = seconds_since(start);
+  return true;
+}
+
+TensorShares Trainer::shares_of(const ModelToSave& model) const {
+  const Group& group = parallel_->group();
+  const std::vector<Parallel::DividedParameter> divided = parallel_->divided_parameters();
+  std::vector<WholeTensor> whole;
+  TensorShares shares;
+  for (const auto& item : model.tensors) {
+    const at::Tensor& tensor = item.second;
+    const auto own = std::find_if(
+        divided.begin(), divided.end(),
+        [&](const Parallel::DividedParameter& parameter) { return parameter.parameter.is_same(tensor); });
+    if (own != divided.end()) {
+      shares.push_back(part_share(kModelFile, item.first, tensor.sizes().vec(), own->begin, own->elements));
+      continue;
+    }
+    TORCH_CHECK(tensor.nbytes() == 0 || tensor.storage().nbytes() > 0, "Trainer::save: ", item.first,
+                " is a view of a parameter that the ranks divide; ModelToSave has the parameter itself");
+    whole.push_back({.name = item.first, .tensor = tensor, .is_constant = !tensor.requires_grad()});
+  }
+  for (TensorShare& share : equal_shares(kModelFile, whole, group.rank(), group.size()))
+    shares.push_back(std::move(share));
+  for (TensorShare& share : optimizer_shares(kOptimizerFile, optimizer_.state(), parallel_->parts(),
+                                             *parts_.model.module, group.rank(), group.size()))
+    shares.push_back(std::move(share));
+  return shares;
+}
+
+// places: in the data, of each rank.
+std::string Trainer::state_json(const std::vector<std::string>& places) const {
   StateWriter state;
   state.put("step", step_);
   state.put("skipped", skipped_);
+  state.put("skipped_in_row", skipped_in_row_);
+  StateWriter losses = state.section("losses");
+  guard_.save(losses);
   state.put("seed", parts_.seed);
   state.put("best_step", best_step_);
   state.put("best_bits_per_byte",
             fmt::format("{}", best_bits_per_byte_));  // the shortest text that reads back equal
-  state.put("ranks", parallel_->group().size());
-  for (size_t r = 0; r < data.size(); ++r)
-    state.put(data_key(r), StateWriter::of(StateReader(data[r], "data")));
-  writer_->start([output = parts_.output, step = step_, keep = keep_policy(),
-                  save_model = std::move(save_model), optimizer = std::move(optimizer),
-                  state = state.json() + "\n"] {
-    return write_checkpoint(output, step, keep, [&](const std::filesystem::path& folder) {
-      save_model(folder);
-      save_optimizer(folder / kOptimizerFile, optimizer);
-      write_file(folder / kTrainerStateFile, state);
-    });
-  });
+  state.put("ranks", static_cast<int64_t>(places.size()));
+  for (size_t r = 0; r < places.size(); ++r)
+    state.put(data_key(r), StateWriter::of(StateReader(places[r], "data")));
+  return state.json() + "\n";
+}
+
+void Trainer::report(const SavedCheckpoint& saved) {
+  if (!saved.is_there) ++failed_saves_;
+  if (!parallel_->group().is_first()) return;
+  if (!saved.is_there) {
+    const int64_t every = config_.checkpoint_every;
+    const int64_t next = every > 0 ? std::min((step_ / every + 1) * every, config_.steps) : config_.steps;
+    log_warning(fmt::format("{}; the training goes on, and the next one is due at step {}",
+                            not_saved(parts_.output, saved.step, saved.failure), std::max(next, step_)));
+    return;
+  }
+  log_info(fmt::format("saved {}", saved.path.string()));
+  if (!saved.failure.empty()) log_warning(saved.failure);
+}
+
+// What was trained since the checkpoint before would be lost.
+void Trainer::finish_saving() {
+  Group& group = parallel_->group();
+  for (int64_t tries = 1;; ++tries) {
+    const std::optional<SavedCheckpoint> saved = writer_->wait();
+    const std::vector<std::string> failures = gather(group, saved && !saved->is_there ? saved->failure : "",
+                                                     "whether the last checkpoint is there");
+    const auto failure =
+        std::find_if(failures.begin(), failures.end(), [](const std::string& text) { return !text.empty(); });
+    if (failure == failures.end()) {
+      if (saved) report(*saved);
+      return;
+    }
+    ++failed_saves_;
+    const std::string message = not_saved(parts_.output, step_, *failure);
+    if (tries >= config_.last_save_tries) throw Error(message);
+    const std::chrono::seconds pause(int64_t{1} << (tries - 1));
+    if (group.is_first()) log_warning(fmt::format("{}; it is tried again in {} s", message, pause.count()));
+    std::this_thread::sleep_for(pause);
+    saved_step_.reset();
+    save();
+  }
 }
 
 void Trainer::load_data(const StateReader& state) {
@@ -243,10 +417,13 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   const auto [end, error] = std::from_chars(best.data(), best.data() + best.size(), best_bits_per_byte_);
   if (error != std::errc() || end != best.data() + best.size())
     throw Error(fmt::format("{}: best_bits_per_byte is no number: {}", file.string(), best));
+  parallel_->make_whole();
   optimizer_.load(checkpoint / kOptimizerFile, *parts_.model.module);
   load_data(state);
   step_ = state.integer("step");
   skipped_ = state.integer("skipped");
+  skipped_in_row_ = state.integer("skipped_in_row");
+  guard_.load(state.section("losses"));
   best_step_ = state.integer("best_step");
   const std::vector<int64_t> steps = sum_of_counts(parallel_->group(), {step_}, "step to go on from");
   if (steps[0] != step_ * parallel_->group().size())

@@ -10,56 +10,62 @@
 namespace blt {
 
 Part Zero1::range_of(int64_t rank, const Buckets::Bucket& bucket) const {
-  const int64_t share = bucket.values.numel() / group().size();
+  const int64_t share = bucket.size / group().size();
   return {rank * share, (rank + 1) * share};
 }
 
-Parts Zero1::parts_of(int64_t rank) const {
-  Parts parts = DataParallel::parts_of(rank);
-  for (const Buckets::Bucket& bucket : buckets().all()) {
-    const Part range = range_of(rank, bucket);
-    for (const Buckets::Piece& piece : bucket.pieces) {
-      const auto inside = [&](int64_t place) {
-        return std::clamp<int64_t>(place - piece.offset, 0, piece.numel);
-      };
-      parts[parameters()[piece.parameter].name] = {inside(range.begin), inside(range.end)};
-    }
-  }
+Part Zero1::part_of(int64_t rank, const Buckets::Piece& piece, const Buckets::Bucket& bucket) const {
+  const Part range = range_of(rank, bucket);
+  const auto inside = [&](int64_t place) {
+    return std::clamp<int64_t>(place - piece.offset, 0, piece.numel);
+  };
+  return {inside(range.begin), inside(range.end)};
+}
+
+Parts Zero1::parts() const {
+  Parts parts = DataParallel::parts();
+  for (const Buckets::Bucket& bucket : buckets().all())
+    for (const Buckets::Piece& piece : bucket.pieces)
+      parts[parameters()[piece.parameter].name] = part_of(group().rank(), piece, bucket);
   return parts;
 }
 
-at::Tensor Zero1::own_range(const Buckets::Bucket& bucket) const {
-  const Part range = range_of(group().rank(), bucket);
-  return bucket.values.slice(0, range.begin, range.end);
+at::Tensor Zero1::sums_of(size_t bucket) const {
+  const Part range = range_of(group().rank(), buckets().all()[bucket]);
+  return buckets().all()[bucket].values.slice(0, range.begin, range.end);
 }
 
-Group::Pending Zero1::send(const Buckets::Bucket& bucket, std::string_view what) {
-  return wire().reduce_scatter(own_range(bucket), bucket.values, what);
+at::Tensor Zero1::place_of(size_t parameter, const Part& part) {
+  return parameters()[parameter].parameter.detach().view({-1}).slice(0, part.begin, part.end);
+}
+
+Group::Pending Zero1::send(size_t bucket, std::string_view what) {
+  return wire().reduce_scatter(sums_of(bucket), buckets().all()[bucket].values, what);
 }
 
 std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part) {
   std::vector<Gradients::Dense> result;
-  const Parts own = parts();
   for (size_t i = 0; i < parameters().size(); ++i) {
-    const Trained& item = parameters()[i];
-    const Part part = own.at(item.name);
+    const size_t b = buckets().bucket_of(i);
+    const Buckets::Bucket& bucket = buckets().all()[b];
+    const Part part = part_of(group().rank(), buckets().piece(i), bucket);
     if (!took_part[i] || part.begin == part.end) continue;
-    const int64_t offset = buckets().piece(i).offset;
-    const at::Tensor& values = buckets().all()[buckets().bucket_of(i)].values;
-    result.push_back({item.name, item.parameter, values.slice(0, offset + part.begin, offset + part.end)});
+    const int64_t offset = buckets().piece(i).offset - range_of(group().rank(), bucket).begin;
+    result.push_back({parameters()[i].name, parameters()[i].parameter,
+                      sums_of(b).slice(0, offset + part.begin, offset + part.end), place_of(i, part)});
   }
   return result;
 }
 
 void Zero1::put_together() {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> whole;  // of each bucket, in the parameters' type
+  std::vector<std::pair<const Buckets::Bucket*, at::Tensor>> whole;  // in the parameters' type
   std::vector<Group::Pending> coming;
   for (size_t b = 0; b < buckets().all().size(); ++b) {
     const Buckets::Bucket& bucket = buckets().all()[b];
+    if (!is_whole(bucket)) continue;
     const auto values = [&](const Buckets::Piece& piece) { return parameters()[piece.parameter].parameter; };
-    const at::Tensor all =
-        at::empty(bucket.values.sizes(), values(bucket.pieces[0]).options().requires_grad(false));
+    const at::Tensor all = at::empty({bucket.size}, values(bucket.pieces[0]).options().requires_grad(false));
     const Part range = range_of(group().rank(), bucket);
     const at::Tensor own = at::zeros({range.end - range.begin}, all.options());
     for (const Buckets::Piece& piece : bucket.pieces) {
@@ -71,13 +77,13 @@ void Zero1::put_together() {
     }
     coming.push_back(
         group().all_gather(all, own, fmt::format("parameters, {} of {}", b + 1, buckets().all().size())));
-    whole.push_back(all);
+    whole.emplace_back(&bucket, all);
   }
   for (const Group::Pending& one : coming) one->wait();
-  for (size_t b = 0; b < whole.size(); ++b)
-    for (const Buckets::Piece& piece : buckets().all()[b].pieces) {
+  for (const auto& [bucket, all] : whole)
+    for (const Buckets::Piece& piece : bucket->pieces) {
       const at::Tensor& parameter = parameters()[piece.parameter].parameter;
-      parameter.detach().view({-1}).copy_(whole[b].slice(0, piece.offset, piece.offset + piece.numel));
+      parameter.detach().view({-1}).copy_(all.slice(0, piece.offset, piece.offset + piece.numel));
     }
 }
 

@@ -1,6 +1,9 @@
 // Data parallel, with the optimizer's state divided among the ranks.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "train/data_parallel.h"
@@ -15,16 +18,25 @@ class Zero1 : public DataParallel {
  public:
   using DataParallel::DataParallel;
 
+  Parts parts() const override;
+
  protected:
-  Parts parts_of(int64_t rank) const override;
   bool is_divided() const override { return true; }
-  Group::Pending send(const Buckets::Bucket& bucket, std::string_view what) override;
+  Group::Pending send(size_t bucket, std::string_view what) override;
   std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part) override;
   void put_together() override;
 
- private:
+  // What came through of a bucket: this rank's range.
+  virtual at::Tensor sums_of(size_t bucket) const;
+  // Where this rank's part of a parameter is.
+  virtual at::Tensor place_of(size_t parameter, const Part& part);
+  // Whether all ranks have a bucket's parameters whole after a step.
+  virtual bool is_whole(const Buckets::Bucket&) const { return true; }
+
+  // Of a rank, in a bucket.
   Part range_of(int64_t rank, const Buckets::Bucket& bucket) const;
-  at::Tensor own_range(const Buckets::Bucket& bucket) const;
+  // Of that, in a parameter of the bucket.
+  Part part_of(int64_t rank, const Buckets::Piece& piece, const Buckets::Bucket& bucket) const;
 };
 
 }  // namespace blt

@@ -33,8 +33,8 @@ RowGradient random_rows(Rng& rng, int64_t R, int64_t C, int64_t count) {
 }
 
 void update(State& state, const RowGradient& rows, double scale, const ops::AdamWStep& step) {
-  ops::row_adamw_(state.table, state.exp_avg, state.exp_avg_sq, rows, at::scalar_tensor(scale, at::kFloat),
-                  step);
+  ops::row_adamw_(state.table, state.exp_avg, state.exp_avg_sq, rows,
+                  at::scalar_tensor(scale, state.table.scalar_type()), step);
 }
 
 const ops::AdamWStep kStep{
@@ -51,9 +51,11 @@ void dense_update(State& state, const at::Tensor& grad, const ops::AdamWStep& s)
 }
 
 // Relative to the largest value.
-void expect_near(const at::Tensor& got, const at::Tensor& expected, const char* what) {
+void expect_near(const at::Tensor& got, const at::Tensor& expected, const char* what,
+                 double tolerance = 5e-7) {
   const at::Tensor exact = expected.to(at::kDouble);
-  EXPECT_LE((got.to(at::kDouble) - exact).abs().max().item<double>(), 5e-7 * exact.abs().max().item<double>())
+  EXPECT_LE((got.to(at::kDouble) - exact).abs().max().item<double>(),
+            tolerance * exact.abs().max().item<double>())
       << what;
 }
 
@@ -63,15 +65,20 @@ TEST(RowAdamW, EqualsDenseAdamW) {
     Rng rng(31);
     State state = random_state(rng, R, C);
     State exact{state.table.to(at::kDouble), state.exp_avg.to(at::kDouble), state.exp_avg_sq.to(at::kDouble)};
+    State wide = exact.clone();
     ops::AdamWStep step = kStep;
     for (; step.step < 8; ++step.step) {  // several, so that errors would add up
       const RowGradient rows = random_rows(rng, R, C, count);
       update(state, rows, 0.5, step);
+      update(wide, rows, 0.5, step);  // a float64 table
       dense_update(exact, dense_rows(rows, R, C).to(at::kDouble) * 0.5, step);
     }
     expect_near(state.table, exact.table, "table");
     expect_near(state.exp_avg, exact.exp_avg, "exp_avg");
     expect_near(state.exp_avg_sq, exact.exp_avg_sq, "exp_avg_sq");
+    expect_near(wide.table, exact.table, "float64 table", 1e-14);
+    expect_near(wide.exp_avg, exact.exp_avg, "float64 exp_avg", 1e-14);
+    expect_near(wide.exp_avg_sq, exact.exp_avg_sq, "float64 exp_avg_sq", 1e-14);
   }
 }
 

@@ -1,5 +1,5 @@
-"""Kills ranks of a training run at any moment, again and again: every start goes on from the newest checkpoint, nothing before it is lost,
-and what comes out is, bit for bit, what a run without a break gives.
+"""Kills ranks of a training run at any moment, while they write a checkpoint too, again and again: every start goes on from the newest
+checkpoint, nothing before it is lost, none is ever damaged, and what comes out is, bit for bit, what a run without a break gives.
 
     python kill_ranks_test.py BIN [KILLS [SEED]]
 """
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-RANKS = 2
+RANKS = 3
 CONFIG = """
 data:
   sources: [{paths: [train.txt]}]
@@ -61,6 +61,10 @@ def checkpoints(output):
     steps = []
     for folder in output.glob("step_*"):
         try:
+            files = json.loads((folder / "manifest.json").read_text())["files"]
+            for name, file in files.items():
+                assert (folder / name).stat().st_size == file["size"], f"{folder / name} is cut short"
+            assert set(files) == {path.name for path in folder.iterdir()} - {"manifest.json"}, f"{folder} has other files"
             for name in ("model.safetensors", "optimizer.safetensors"):
                 data = (folder / name).read_bytes()
                 size = struct.unpack("<Q", data[:8])[0]
@@ -74,6 +78,10 @@ def checkpoints(output):
             continue
         steps.append(int(folder.name[5:]))
     return sorted(steps)
+
+
+def is_saving(output):
+    return any(output.glob(".step_*.tmp-*"))
 
 
 def main():
@@ -92,7 +100,7 @@ def main():
             command = [program, str(folder / "run.yaml"), "--nproc", str(RANKS), *arguments]
             return subprocess.Popen(command, stderr=log.open("w"), stdout=subprocess.DEVNULL, env=environment)
 
-        last, said = 0, {}
+        last, said, in_saves = 0, {}, 0
         for number in range(kills):
             launcher = start(f"output={output}", "--resume", "auto")
 
@@ -101,12 +109,21 @@ def main():
                 return max(checkpoints(output), default=0) > last
 
             wait_until(has_saved, 120, "a new checkpoint")
-            time.sleep(choose.uniform(0, 0.2))  # in a step, or in a save
+            if choose.random() < 0.5:
+                time.sleep(choose.uniform(0, 0.2))  # at any moment
+            else:
+                while not is_saving(output):
+                    time.sleep(0.001)
+                time.sleep(choose.uniform(0, 0.03))
+            said_at_start = log.read_text()
+            assert "damaged" not in said_at_start, said_at_start
+            assert last == 0 or f"going on from {output}/step_{last:08}" in said_at_start, said_at_start
             ranks = children(launcher.pid)
             assert len(ranks) == RANKS, ranks
-            last = max(checkpoints(output))
+            there = max(checkpoints(output))
             victim = choose.choice(["one", "one", "launcher", "all"])
             said[victim] = said.get(victim, 0) + 1
+            in_saves += is_saving(output)
             for pid in {"one": [choose.choice(ranks)], "launcher": [launcher.pid], "all": [*ranks, launcher.pid]}[victim]:
                 os.kill(pid, signal.SIGKILL)
             code = launcher.wait(timeout=60)
@@ -116,7 +133,7 @@ def main():
                 errors = [line for line in log.read_text().splitlines() if line.startswith("blt_train: ")]
                 assert len(errors) == 1 and "was killed by signal 9" in errors[0], log.read_text()
             steps = checkpoints(output)
-            assert steps and steps[-1] >= last, f"kill {number}: {last} was there, and now {steps}"
+            assert steps and steps[-1] >= there, f"kill {number}: {there} was there, and now {steps}"
             last = steps[-1]
         end = last + 2
         for target, arguments in ((output, ["--resume", "auto"]), (folder / "whole", [])):
@@ -125,7 +142,7 @@ def main():
         for file in ("model.safetensors", "optimizer.safetensors", "trainer_state.json"):
             a, b = ((run / f"step_{end:08}" / file).read_bytes() for run in (output, folder / "whole"))
             assert a == b, f"{file} is not that of a run without a break"
-        print(f"{kills} kills ({said}), {end} steps: bit for bit those of a run without a break (seed {seed})")
+        print(f"{kills} kills ({said}; {in_saves} while a checkpoint was written), {end} steps: bit for bit those of a run without a break (seed {seed})")
 
 
 main()

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -76,9 +77,16 @@ class BltTrainRanks : public TrainRunTest {
 };
 
 TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
-  for (const std::string sharding : {"none", "zero1", "tables"}) {
-    const std::string more =
-        "--nproc 2 " + (sharding == "tables" ? "parallel.tables=sharded" : "parallel.sharding=" + sharding);
+  const std::string layers = "model.latent_transformer.layers=2 ";
+  const std::map<std::string, std::string> settings = {
+      {"none", ""},
+      {"zero1", "parallel.sharding=zero1"},
+      {"zero2", "parallel.sharding=zero2"},
+      {"zero3", "parallel.sharding=zero3"},
+      {"tables", "parallel.tables=sharded"},
+      {"all", "parallel.sharding=zero3 parallel.tables=sharded"}};
+  for (const auto& [sharding, setting] : settings) {
+    const std::string more = layers + "--nproc 2 " + setting;
     const ToolResult whole = train("whole_" + sharding, more);
     ASSERT_EQ(whole.exit_code, 0) << whole.err;
     EXPECT_EQ(whole.err.find("step 8/8"), whole.err.rfind("step 8/8")) << "one rank says it:\n" << whole.err;
@@ -90,20 +98,24 @@ TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
     expect_equal_checkpoints("whole_" + sharding + "/step_00000008", cut + "/step_00000008");
   }
   // Who has which part of the optimizer changes nothing but the order of sums.
-  EXPECT_NEAR(validated("whole_none"), validated("whole_zero1"), 1e-3);
-  EXPECT_NEAR(validated("whole_none"), validated("whole_tables"), 1e-3);
+  for (const auto& [other, setting] : settings)
+    EXPECT_NEAR(validated("whole_none"), validated("whole_" + other), 1e-3) << other;
   EXPECT_GT(validated("whole_none"), 0);
   // Another number of ranks, another sharding.
-  fs::remove_all(folder_ / "cut_zero1/step_00000008");
-  const ToolResult alone = train("cut_zero1", "--resume auto train.steps=6");
-  ASSERT_EQ(alone.exit_code, 0) << alone.err;
-  const ToolResult three =
-      train("cut_zero1", "--resume auto --nproc 3 parallel.sharding=none parallel.tables=sharded");
-  ASSERT_EQ(three.exit_code, 0) << three.err;
-  EXPECT_NEAR(validated("cut_zero1"), validated("whole_zero1"), 0.1 * validated("whole_zero1"));
-  // What they leave is a model like any other.
-  const ToolResult evaluated = run("blt_eval", file("cut_zero1/latest") + " --data " + file("valid.txt"));
-  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  const std::vector<std::pair<std::string, std::string>> next = {
+      {"zero1", "none"}, {"zero2", "all"}, {"zero3", "zero2"}, {"tables", "zero3"}, {"all", "tables"}};
+  for (const auto& [before, after] : next) {
+    const std::string cut = "cut_" + before;
+    fs::remove_all(folder_ / cut / "step_00000008");
+    const ToolResult alone = train(cut, layers + "--resume auto train.steps=6");
+    ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    const ToolResult three = train(cut, layers + "--resume auto --nproc 3 " + settings.at(after));
+    ASSERT_EQ(three.exit_code, 0) << three.err;
+    EXPECT_NEAR(validated(cut), validated("whole_none"), 0.1 * validated("whole_none")) << cut;
+    // What they leave is a model like any other.
+    const ToolResult evaluated = run("blt_eval", file(cut + "/latest") + " --data " + file("valid.txt"));
+    EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  }
 }
 
 TEST_F(BltTrainRanks, AKilledRankEndsAllWithOneMessage) {
@@ -175,6 +187,77 @@ TEST_F(BltTrainRanks, ARankThatNeverComesIsNamed) {
   EXPECT_NE(errors[0].find("of 2 ranks, 1 did not come to 127.0.0.1:29617 within 1 s"), std::string::npos)
       << errors[0];
   EXPECT_NE(errors[0].find("there are: 0"), std::string::npos) << errors[0];
+}
+
+TEST_F(BltTrainRanks, ARankThatCannotReachTheStoreSaysSo) {
+  const std::string environment =
+      "RANK=1 WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_PORT=29619 " + std::string(BLT_BIN_DIR) + "/blt_train ";
+  const int status = std::system((environment + file("run.yaml") + " output=" + file("out") +
+                                  " parallel.start_timeout_s=1 2> " + file("log"))
+                                     .c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log"));
+  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log");
+  EXPECT_NE(errors[0].find("rank 1 of 2: 127.0.0.1:29619 cannot be reached within 1 s"), std::string::npos)
+      << errors[0];
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+}
+
+TEST_F(BltTrainRanks, APartOfOneRankThatIsDamagedIsNamedAndTheCheckpointBeforeUsed) {
+  const std::string more = "--nproc 2 parallel.sharding=zero1 train.checkpoint_every=4";
+  ASSERT_EQ(train("out", more).exit_code, 0);
+  // The last bytes of this file are of the rank that moves the last rows of the table that comes last by name.
+  const fs::path damaged = folder_ / "out/step_00000008/model.safetensors";
+  std::string bytes = content_of(damaged);
+  bytes.back() ^= 1;
+  write_content(damaged, bytes);
+  const ToolResult named = train("out", more + " --resume " + file("out/step_00000008"));
+  EXPECT_EQ(named.exit_code, 1);
+  const std::vector<std::string> errors = errors_in(named.err);
+  ASSERT_EQ(errors.size(), 1u) << named.err;
+  EXPECT_NE(errors[0].find(damaged.string() + "@"), std::string::npos) << errors[0];
+  EXPECT_NE(errors[0].find("are not those that rank 1 wrote"), std::string::npos) << errors[0];
+  const ToolResult result = train("out", more + " --resume auto");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("step_00000008 is damaged and passed over"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("going on from " + file("out/step_00000004")), std::string::npos) << result.err;
+  ASSERT_EQ(train("whole", more).exit_code, 0);
+  expect_equal_checkpoints("out/step_00000008", "whole/step_00000008");
+}
+
+// A disk of its own, which only who may mount one can have.
+TEST_F(BltTrainRanks, TrainOnWhereTheDiskIsFullAndEndWhereTheLastCheckpointDoesNotFit) {
+  if (std::system("unshare -m mount -t tmpfs none /mnt 2> /dev/null") != 0)
+    GTEST_SKIP() << "file systems cannot be mounted here";
+  ASSERT_EQ(train("free", "--nproc 2 train.steps=3 train.checkpoint_every=3").exit_code, 0);
+  const auto size_of = [&](const std::string& folder) {
+    uint64_t pages = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_ / folder))
+      pages += entry.is_regular_file() ? entry.file_size() / 4096 + 1 : 1;
+    return pages * 4096;
+  };
+  // Room for what is there after the first checkpoint, and for half of another.
+  const uint64_t room = size_of("free") + size_of("free/step_00000003") / 2;
+  fs::create_directories(folder_ / "disk");
+  const std::string command = "unshare -m sh -c 'mount -t tmpfs -o size=" + std::to_string(room) + " none " +
+                              file("disk") + " && " + BLT_BIN_DIR + "/blt_train " + file("run.yaml") +
+                              " output=" + file("disk/out") +
+                              " --nproc 2 train.checkpoint_every=3 train.last_save_tries=2; code=$?; ls -A " +
+                              file("disk/out") + "; exit $code' > " + file("log") + " 2>&1";
+  EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 1);
+  const std::string log = content_of(folder_ / "log");
+  EXPECT_NE(log.find("saved " + file("disk/out/step_00000003")), std::string::npos) << log;
+  EXPECT_NE(log.find("step 6: the checkpoint was not saved: "), std::string::npos) << log;
+  EXPECT_NE(log.find("No space left on device; the last whole one is " + file("disk/out/step_00000003") +
+                     "; the training goes on, and the next one is due at step 8"),
+            std::string::npos)
+      << log;
+  EXPECT_NE(log.find("it is tried again in 1 s"), std::string::npos) << log;
+  const std::vector<std::string> errors = errors_in(log);
+  ASSERT_EQ(errors.size(), 1u) << log;
+  EXPECT_NE(errors[0].find("step 8: the checkpoint was not saved: "), std::string::npos) << log;
+  EXPECT_NE(log.find("\nstep_00000003\n"), std::string::npos) << log;
+  EXPECT_EQ(log.find("\n.step_"), std::string::npos) << "what was half written stayed: " << log;
 }
 
 TEST_F(BltTrainRanks, UnderTorchrunsEnvironmentRankZeroKeepsTheStore) {

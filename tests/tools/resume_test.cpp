@@ -43,6 +43,7 @@ class BltTrainResume : public TrainRunTest {
       json row = json::parse(line);
       row.erase("bytes_per_s");
       row.erase("flops_per_s");
+      if (row.contains("checkpoint_stop_s")) continue;
       for (auto item = row.begin(); item != row.end();)  // what the loader's threads did meanwhile
         item = item.key().starts_with("data.") ? row.erase(item) : std::next(item);
       rows.push_back(row);
@@ -172,11 +173,15 @@ TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {
   EXPECT_EQ(width.exit_code, 1);
   EXPECT_NE(width.err.find("model.local_dim was 16, is 32"), std::string::npos) << width.err;
 
-  // Cut short anywhere: the one before is used, and the damaged one named.
-  for (const char* name : {"model.safetensors", "optimizer.safetensors", "trainer_state.json"}) {
+  // Cut short anywhere, or a bit of it flipped: the one before is used, and the damaged one named.
+  for (const char* name :
+       {"model.safetensors", "optimizer.safetensors", "trainer_state.json", "manifest.json", "run.yaml"}) {
     const fs::path path = folder_ / "out/step_00000006" / name;
     const std::string whole = content_of(path);
-    write_content(path, whole.substr(0, whole.size() / 2));
+    std::string flipped = whole;
+    flipped[whole.size() * 3 / 4] ^= 16;
+    write_content(path, name == std::string("manifest.json") ? whole.substr(0, whole.size() / 2) : flipped);
+    if (name == std::string("optimizer.safetensors")) write_content(path, whole.substr(0, whole.size() / 2));
     const ToolResult named = train("out", "--resume " + file("out/step_00000006"));
     EXPECT_EQ(named.exit_code, 1);
     EXPECT_NE(named.err.find(name), std::string::npos) << named.err;
@@ -369,14 +374,21 @@ TEST_F(BltTrainResume, AFullDiskLeavesTheLastCheckpointWhole) {
   const auto size = fs::file_size(folder_ / "out/step_00000004/model.safetensors");
   const auto before = snapshot(folder_ / "out/step_00000004");
   // ulimit counts in kilobytes: no file may become as large as the model.
-  const std::string command = "sh -c 'ulimit -f " + std::to_string(size / 1024 / 2) + "; exec " +
-                              BLT_BIN_DIR + "/blt_train " + file("run.yaml") + " output=" + file("out") +
-                              " train.steps=8 --resume auto' > " + file("log") + " 2>&1";
+  const std::string command =
+      "sh -c 'ulimit -f " + std::to_string(size / 1024 / 2) + "; exec " + BLT_BIN_DIR + "/blt_train " +
+      file("run.yaml") + " output=" + file("out") +
+      " train.steps=8 train.checkpoint_every=3 train.last_save_tries=2 --resume auto' > " + file("log") +
+      " 2>&1";
   const int status = std::system(command.c_str());
   const std::string log = content_of(file("log"));
   EXPECT_EQ(WEXITSTATUS(status), 1) << log;
-  EXPECT_NE(log.find("step 8: the checkpoint was not saved"), std::string::npos) << log;
-  EXPECT_NE(log.find("the last whole one is " + file("out/step_00000004")), std::string::npos) << log;
+  const std::string last = "the last whole one is " + file("out/step_00000004");
+  EXPECT_NE(log.find("step 6: the checkpoint was not saved"), std::string::npos) << log;
+  EXPECT_NE(log.find(last + "; the training goes on, and the next one is due at step 8"), std::string::npos)
+      << log;
+  EXPECT_NE(log.find("step 8/8"), std::string::npos) << log;
+  EXPECT_NE(log.find(last + "; it is tried again in 1 s"), std::string::npos) << log;
+  EXPECT_NE(log.find("blt_train: step 8: the checkpoint was not saved"), std::string::npos) << log;
   EXPECT_EQ(snapshot(folder_ / "out/step_00000004"), before);
   expect_no_leftovers(folder_ / "out");
   EXPECT_EQ(train("out", "train.steps=8 --resume auto").exit_code, 0);

@@ -54,10 +54,12 @@ struct DenseAdamW {
   }
 };
 
-TEST(AdamW, MovesEveryParameterAndEveryRowAsDenseAdamWDoes) {
+void expect_dense_adamw(torch::ScalarType type, double tolerance) {
   torch::manual_seed(1);
   Blt model(small_config()), reference(small_config());
   copy_parameters(*model, *reference);
+  model->to(type);
+  reference->to(type);
   const AdamWConfig config = config_with(1e-2, 0.3);
   AdamW optimizer(config);
   DenseAdamW dense;
@@ -86,11 +88,16 @@ TEST(AdamW, MovesEveryParameterAndEveryRowAsDenseAdamWDoes) {
     const auto expected = reference->named_parameters();
     for (const auto& item : model->named_parameters()) {
       const auto difference = (item.value() - expected[item.key()]).abs().max().item<double>();
-      EXPECT_LE(difference, 2e-6) << item.key() << " after step " << dense.step;
+      EXPECT_LE(difference, tolerance) << item.key() << " after step " << dense.step;
       // Both go on from the same numbers: rounding is compared, not its growth.
     }
     copy_parameters(*reference, *model);
   }
+}
+
+TEST(AdamW, MovesEveryParameterAndEveryRowAsDenseAdamWDoes) {
+  expect_dense_adamw(torch::kFloat, 2e-6);
+  expect_dense_adamw(torch::kDouble, 1e-14);
 }
 
 TEST(AdamW, AStepThatIsNotFiniteChangesNothing) {
@@ -319,22 +326,31 @@ TEST(Masters, AreAskedForByAStep) {
 
 TEST(AdamW, GoesOnFromItsFile) {
   const blt_test::TemporaryFolder folder;
-  torch::manual_seed(1);
-  Blt model(small_config()), again(small_config());
-  AdamW optimizer(config_with(1e-2)), resumed(config_with(1e-2));
-  step_of(model, optimizer, "some text");
-  save_optimizer(folder / "optimizer.safetensors", optimizer.state());
-  resumed.load(folder / "optimizer.safetensors", *model);
-  copy_parameters(*model, *again);
-  const auto one = step_of(model, optimizer, "another"), two = step_of(again, resumed, "another");
-  for (const auto& [name, value] : one) EXPECT_TRUE(torch::equal(value, two.at(name))) << name;
+  const auto file = folder / "optimizer.safetensors";
+  AdamW resumed(config_with(1e-2));
+  for (const torch::ScalarType type : {torch::kDouble, torch::kFloat}) {
+    torch::manual_seed(1);
+    Blt model(small_config()), again(small_config());
+    model->to(type);
+    again->to(type);
+    AdamW optimizer(config_with(1e-2));
+    step_of(model, optimizer, "some text");
+    save_optimizer(file, optimizer.state());
+    resumed.load(file, *model);
+    copy_parameters(*model, *again);
+    const auto one = step_of(model, optimizer, "another"), two = step_of(again, resumed, "another");
+    for (const auto& [name, value] : one) EXPECT_TRUE(torch::equal(value, two.at(name))) << name;
+  }
+  Blt wide_type(small_config());
+  wide_type->to(torch::kDouble);
+  EXPECT_THROW(resumed.load(file, *wide_type), Error);
 
   BltConfig wide = small_config();
   wide.ngram.rows = 60;
-  EXPECT_THROW(resumed.load(folder / "optimizer.safetensors", *Blt(wide)), Error);
+  EXPECT_THROW(resumed.load(file, *Blt(wide)), Error);
   BltConfig tied = small_config();
   tied.tie_embeddings = true;
-  EXPECT_THROW(resumed.load(folder / "optimizer.safetensors", *Blt(tied)), Error);
+  EXPECT_THROW(resumed.load(file, *Blt(tied)), Error);
 }
 
 TEST(ParameterGroups, ScaleRatesChooseDecayAndFreeze) {

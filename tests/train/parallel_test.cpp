@@ -6,11 +6,17 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "blt/data/loader.h"
+#include "blt/io/safetensors.h"
 #include "blt/train/trainer.h"
 #include "temporary_folder.h"
 #include "train/ranks.h"
@@ -24,11 +30,43 @@ using testing::RepeatBatches;
 using testing::sequence;
 using testing::small_config;
 
-constexpr int64_t kSteps = 10;
+constexpr Sharding kShardings[] = {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3};
 
-TrainConfig training(int64_t accumulate, Compute compute) {
+// What is divided among the ranks.
+struct Division {
+  Sharding sharding = Sharding::kNone;
+  TablePlacement tables = TablePlacement::kReplicated;
+
+  bool has(Sharding least) const { return sharding >= least; }
+  bool has_tables() const { return tables == TablePlacement::kSharded; }
+};
+
+std::vector<Division> divisions() {
+  std::vector<Division> result;
+  for (const Sharding sharding : kShardings)
+    for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded})
+      result.push_back({sharding, tables});
+  return result;
+}
+
+template <class Enum>
+std::string name_of(Enum of) {
+  for (const auto& [value, name] : EnumNames<Enum>::kValues)
+    if (value == of) return std::string(name);
+  return "?";
+}
+std::string name_of(const Division& division) {
+  return name_of(division.sharding) + "-" + name_of(division.tables);
+}
+
+constexpr double kSmallBuckets = 0.03;  // so that there are several
+ParallelConfig divided(const Division& division) {
+  return {.sharding = division.sharding, .tables = division.tables, .bucket_mib = kSmallBuckets};
+}
+
+TrainConfig training(int64_t accumulate, Compute compute, int64_t steps = 10) {
   TrainConfig config;
-  config.steps = kSteps;
+  config.steps = steps;
   config.accumulate = accumulate;
   config.compute = compute;
   config.optimizer.learning_rate = 1e-3;
@@ -56,57 +94,76 @@ std::unique_ptr<Stage<Batch>> share_of(int64_t rank, int64_t ranks, int64_t accu
   return std::make_unique<RepeatBatches>(std::move(batches));
 }
 
-// A model with the same parameters at every call.
-Blt new_model() {
+// A model with the same parameters at every call, and several layers to divide.
+Blt new_model(at::ScalarType type = at::kFloat) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   torch::manual_seed(3);
-  return Blt(small_config());
+  BltConfig config = small_config();
+  config.latent_transformer.layers = 3;
+  Blt model(config);
+  model->to(type);
+  return model;
 }
-
-constexpr const char* kTable = "local_encoder.embedding.ngram_table";
 
 struct Result {
   std::vector<double> losses, norms;
-  std::vector<at::Tensor> parameters;  // those that all ranks have whole
-  at::Tensor table;                    // whole, at the first rank
+  std::vector<at::Tensor> parameters;
   std::map<std::string, at::Tensor> state;
   int64_t own_state_bytes = 0;
-  int64_t table_bytes = 0, table_state_bytes = 0;  // on this rank
+  Parallel::Kept kept = {};           // after a step, before the gradients go
+  int64_t parameters_in_between = 0;  // bytes kept between a forward and its backward
   int64_t targets = 0;
 };
 
-Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, const ParallelConfig& parallel) {
-  const Blt model = new_model();
+// output: where a checkpoint is saved in the end; empty: nowhere.
+Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, const ParallelConfig& parallel,
+             at::ScalarType type = at::kFloat, const std::filesystem::path& output = {}) {
+  const Blt model = new_model(type);
   TrainerParts parts;
   parts.model = trainable(model);
   const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
   parts.train = share_of(rank, ranks, config.accumulate);
   parts.group = group;
   parts.parallel = parallel;
-  Trainer trainer(config, std::move(parts));
+  parts.output = output;
+  parts.model_to_save = [model] {
+    ModelToSave saved{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+    for (const auto& item : model->named_parameters()) saved.tensors.emplace_back(item.key(), item.value());
+    return saved;
+  };
+  if (!output.empty() && rank == 0) std::filesystem::create_directories(output);
   Result result;
+  const Trainer* running = nullptr;
+  parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
+    result.parameters_in_between = running->parallel().kept().parameters;
+    return next_id_loss(logits, batch);
+  };
+  Trainer trainer(config, std::move(parts));
+  running = &trainer;
   while (trainer.step() < config.steps) {
     const StepStats stats = trainer.train_step();
     result.losses.push_back(stats.loss.item<double>());
     result.norms.push_back(stats.clip.norm.item<double>());
     result.targets = stats.targets;
   }
-  result.table_bytes = static_cast<int64_t>(model->local_encoder->embedding->ngram_table.nbytes());
-  for (const auto& [name, tensor] : trainer.optimizer().state()) {
+  result.kept = trainer.parallel().kept();
+  for (const auto& [name, tensor] : trainer.optimizer().state())
     result.own_state_bytes += static_cast<int64_t>(tensor.nbytes());
-    if (name.starts_with(kTable) && tensor.dim() > 0)
-      result.table_state_bytes += static_cast<int64_t>(tensor.nbytes());
+  if (!output.empty()) {
+    trainer.save();
+    trainer.finish_saving();
+    EXPECT_EQ(trainer.parallel().kept().parameters, result.kept.parameters) << "nothing is put together";
+    const SafetensorsFile saved(output / fmt::format("step_{:08}/optimizer.safetensors", config.steps));
+    for (const SafetensorsEntry& entry : saved.entries())
+      result.state[entry.name] = saved.tensor(entry.name).clone();
   }
-  trainer.parallel().with_whole_parameters([&] {
-    for (const auto& item : model->named_parameters())
-      if (item.key() == kTable) result.table = item.value().detach().clone();
-  });
+  trainer.parallel().make_whole();
+  for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
+  if (output.empty()) return result;
+  const SafetensorsFile weights(output / fmt::format("step_{:08}/model.safetensors", config.steps));
   for (const auto& item : model->named_parameters())
-    if (item.key() != kTable || parallel.tables == TablePlacement::kReplicated)
-      result.parameters.push_back(item.value().detach().clone());
-  for (const auto& [name, tensor] : trainer.parallel().whole_state(trainer.optimizer()))
-    result.state[name] = tensor.clone();
+    EXPECT_TRUE(torch::equal(weights.tensor(item.key()), item.value())) << item.key();
   return result;
 }
 
@@ -121,59 +178,72 @@ void expect_close(const Result& one, const Result& many, double first, double la
   }
 }
 
-using Placement = std::pair<Sharding, TablePlacement>;
-constexpr Placement kPlacements[] = {{Sharding::kNone, TablePlacement::kReplicated},
-                                     {Sharding::kNone, TablePlacement::kSharded},
-                                     {Sharding::kZero1, TablePlacement::kReplicated},
-                                     {Sharding::kZero1, TablePlacement::kSharded}};
-
-TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
-  at::set_num_threads(1);
-  for (const Placement& placement : kPlacements)
-    for (const int64_t accumulate : {1, 4}) {
-      const TrainConfig config = training(accumulate, Compute::kFloat32);
-      const Result one = train(nullptr, config, {});
-      EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
-      for (const int64_t ranks : {1, 2, 3, 4}) {
-        std::vector<Result> many(static_cast<size_t>(ranks));
-        in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-          // Small buckets, so that there are several.
-          many[static_cast<size_t>(group->rank())] = train(
-              group, config, {.sharding = placement.first, .tables = placement.second, .bucket_mib = 0.01});
-        });
-        const std::string what =
-            fmt::format("{} ranks, accumulate {}, sharding {}, tables {}", ranks, accumulate,
-                        static_cast<int>(placement.first), static_cast<int>(placement.second));
-        EXPECT_TRUE(torch::allclose(many[0].table, one.table, 1e-2, 1e-4)) << what;
-        for (const Result& result : many) {
-          expect_close(one, result, 1e-6, 1e-4, what);
-          EXPECT_EQ(result.losses, many[0].losses) << what;
-          for (size_t i = 0; i < result.parameters.size(); ++i)
-            EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i]))
-                << what << ", parameter " << i;
-        }
-        // What a checkpoint would hold is the same, whoever had which part of it.
-        ASSERT_EQ(one.state.size(), many[0].state.size()) << what;
-        for (const auto& [name, tensor] : one.state) {
-          ASSERT_EQ(many[0].state.count(name), 1u) << name;
-          EXPECT_TRUE(torch::allclose(many[0].state.at(name), tensor, 1e-2, 1e-4)) << what << ", " << name;
-        }
+// Every division, with every number of ranks. One rank divides nothing, whatever it is asked for.
+void expect_the_losses_of_one(const TrainConfig& config, at::ScalarType type, double bucket_mib, double first,
+                              double later) {
+  const blt_test::TemporaryFolder folder;
+  int runs = 0;
+  const Result one = train(nullptr, config, {}, type, folder / "one");
+  EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
+  for (const Division& division : divisions())
+    for (const int64_t ranks : {1, 2, 3, 4}) {
+      if (ranks == 1 && !(division.has(Sharding::kZero3) && division.has_tables())) continue;
+      std::vector<Result> many(static_cast<size_t>(ranks));
+      const auto output = folder / std::to_string(runs++);
+      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+        ParallelConfig parallel = divided(division);
+        parallel.bucket_mib = bucket_mib;
+        many[static_cast<size_t>(group->rank())] = train(group, config, parallel, type, output);
+      });
+      const std::string what =
+          fmt::format("{}, {} ranks, accumulate {}", name_of(division), ranks, config.accumulate);
+      for (const Result& result : many) {
+        expect_close(one, result, first, later, what);
+        EXPECT_EQ(result.losses, many[0].losses) << what;
+        ASSERT_EQ(result.parameters.size(), one.parameters.size()) << what;
+        for (size_t i = 0; i < result.parameters.size(); ++i)
+          EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i]))
+              << what << ", parameter " << i;
+      }
+      // What a checkpoint would hold is the same, whoever had which part of it.
+      ASSERT_EQ(one.state.size(), many[0].state.size()) << what;
+      for (const auto& [name, tensor] : one.state) {
+        ASSERT_EQ(many[0].state.count(name), 1u) << name;
+        EXPECT_TRUE(torch::allclose(many[0].state.at(name), tensor, 1e-2, 1e-4)) << what << ", " << name;
       }
     }
 }
 
+TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
+  at::set_num_threads(1);
+  for (const int64_t accumulate : {1, 4})
+    expect_the_losses_of_one(training(accumulate, Compute::kFloat32), at::kFloat, kSmallBuckets, 1e-6, 1e-4);
+}
+
+// Buckets as large as can be, so that 50 steps take as little time as can be.
+TEST(Parallel, InFloat64TheLossesOfOneToNineDigits) {
+  at::set_num_threads(1);
+  expect_the_losses_of_one(training(1, Compute::kFloat32, /*steps=*/50), at::kDouble, 25, 1e-9, 1e-9);
+}
+
+TEST(Parallel, InFloat64TheLossesOfOneToNineDigitsOverSeveralBatchesAStep) {
+  at::set_num_threads(1);
+  expect_the_losses_of_one(training(4, Compute::kFloat32, /*steps=*/50), at::kDouble, 25, 1e-9, 1e-9);
+}
+
 TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   at::set_num_threads(1);
+  const blt_test::TemporaryFolder folder;
   const TrainConfig config = training(2, Compute::kBfloat16);
-  const Result one = train(nullptr, config, {});
-  for (const Placement& placement : kPlacements) {
+  const Result one = train(nullptr, config, {}, at::kFloat, folder / "one");
+  for (const Division& division : divisions()) {
     std::vector<Result> many(3);
+    const auto output = folder / name_of(division);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
-      many[static_cast<size_t>(group->rank())] =
-          train(group, config, {.sharding = placement.first, .tables = placement.second, .bucket_mib = 0.01});
+      many[static_cast<size_t>(group->rank())] = train(group, config, divided(division), at::kFloat, output);
     });
     for (const Result& result : many) {
-      expect_close(one, result, 2e-3, 1e-2, "bfloat16");
+      expect_close(one, result, 2e-3, 1e-2, name_of(division));
       for (size_t i = 0; i < result.parameters.size(); ++i)
         EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
     }
@@ -185,20 +255,112 @@ TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   }
 }
 
-TEST(Parallel, Zero1DividesTheOptimizersStateEqually) {
+TEST(Parallel, WhatIsDividedFallsWithTheNumberOfRanks) {
   at::set_num_threads(1);
   for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
-    TrainConfig config = training(1, compute);
+    TrainConfig config = training(2, compute);
     config.steps = 1;
     const Result one = train(nullptr, config, {});
-    for (const int64_t ranks : {2, 3, 4}) {
-      std::vector<int64_t> bytes(static_cast<size_t>(ranks));
-      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-        bytes[static_cast<size_t>(group->rank())] =
-            train(group, config, {.sharding = Sharding::kZero1, .bucket_mib = 0.01}).own_state_bytes;
-      });
-      const double share = static_cast<double>(one.own_state_bytes) / static_cast<double>(ranks);
-      for (const int64_t own : bytes) EXPECT_NEAR(static_cast<double>(own), share, 0.05 * share) << ranks;
+    const int64_t element = compute == Compute::kFloat32 ? 4 : 2;
+    const Blt model = new_model();
+    int64_t all = 0, dense = 0, layers = 0;  // elements
+    for (const auto& item : model->named_parameters()) {
+      all += item.value().numel();
+      if (!item.key().ends_with("ngram_table")) dense += item.value().numel();
+    }
+    for (const auto& parameter : model->latent_transformer->layers->parameters()) layers += parameter.numel();
+    EXPECT_GT(layers, dense / 4);
+    const auto expect_bytes = [&](int64_t bytes, double expected, const std::string& what) {
+      EXPECT_NEAR(static_cast<double>(bytes), expected, 0.05 * expected) << what;
+    };
+    for (const Division& division : divisions())
+      for (const int64_t ranks : {2, 3, 4}) {
+        std::vector<Result> many(static_cast<size_t>(ranks));
+        in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+          many[static_cast<size_t>(group->rank())] = train(group, config, divided(division));
+        });
+        const std::string what = fmt::format("{}, {} ranks", name_of(division), ranks);
+        const auto share = [&](int64_t elements, bool is_divided) {
+          return static_cast<double>(elements) / static_cast<double>(is_divided ? ranks : 1);
+        };
+        const bool zero1 = division.has(Sharding::kZero1);
+        const double state = (share(dense, zero1) + share(all - dense, zero1 || division.has_tables())) /
+                             static_cast<double>(all);
+        const double divided_parameters =
+            share(layers, division.has(Sharding::kZero3)) + share(all - dense, division.has_tables());
+        for (const Result& result : many) {
+          expect_bytes(result.own_state_bytes, state * static_cast<double>(one.own_state_bytes), what);
+          expect_bytes(result.kept.gradients, 4 * share(dense, division.has(Sharding::kZero2)), what);
+          EXPECT_EQ(result.parameters_in_between, result.kept.parameters) << what;
+          expect_bytes(result.kept.parameters - (dense - layers) * element,
+                       divided_parameters * static_cast<double>(element), what);
+        }
+      }
+  }
+}
+
+// The same batches, once.
+class Once : public Stage<Batch> {
+ public:
+  explicit Once(std::vector<Batch> batches) : batches_(std::move(batches)) {}
+  std::optional<Batch> next() override {
+    return next_ < batches_.size() ? std::optional(batches_[next_++]) : std::nullopt;
+  }
+  void save(StateWriter&) const override {}
+  void load(const StateReader&) override {}
+
+ private:
+  std::vector<Batch> batches_;
+  size_t next_ = 0;
+};
+
+TEST(Parallel, ValidationInTheMiddleChangesNothing) {
+  at::set_num_threads(1);
+  // Ranks have different numbers of batches, and the first of three has none.
+  const auto held_out = [](int64_t rank, int64_t ranks) {
+    std::vector<Batch> batches;
+    const std::vector<PatchedSequence> all = sequences();
+    for (size_t i = 0; i < 7; ++i)
+      if (ranks == 1 || rank == (i % 3 == 0 ? 1 : 2))
+        batches.push_back(Batch::pack(std::vector<PatchedSequence>{all[i]}));
+    return batches;
+  };
+  const TrainConfig config = training(2, Compute::kFloat32, /*steps=*/4);
+  const auto run = [&](const std::shared_ptr<Group>& group, const Division& division, bool validates) {
+    const Blt model = new_model();
+    const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
+    TrainerParts parts;
+    parts.model = trainable(model);
+    parts.train = share_of(rank, ranks, config.accumulate);
+    parts.valid = [&] { return std::make_unique<Once>(held_out(rank, ranks)); };
+    parts.group = group;
+    parts.parallel = divided(division);
+    Trainer trainer(config, std::move(parts));
+    std::vector<double> numbers;
+    for (int step = 0; step < 4; ++step) {
+      numbers.push_back(trainer.train_step().loss.item<double>());
+      if (!validates || step != 1) continue;
+      const int64_t kept = trainer.parallel().kept().parameters;
+      numbers.push_back(trainer.evaluate());
+      EXPECT_EQ(trainer.parallel().kept().parameters, kept) << "nothing is put together";
+    }
+    return numbers;
+  };
+  const std::vector<double> one = run(nullptr, {}, true);
+  for (const Division& division : divisions()) {
+    std::vector<std::vector<double>> with(3), without(3);
+    in_group(3, [&](const std::shared_ptr<Group>& group) {
+      const auto rank = static_cast<size_t>(group->rank());
+      with[rank] = run(group, division, true);
+      without[rank] = run(group, division, false);
+    });
+    for (size_t r = 0; r < 3; ++r) {
+      ASSERT_EQ(with[r].size(), one.size()) << name_of(division);
+      EXPECT_NEAR(with[r][2], one[2], 1e-4 * one[2]) << name_of(division);
+      EXPECT_EQ(with[r], with[0]) << name_of(division);
+      std::vector<double> losses = with[r];
+      losses.erase(losses.begin() + 2);
+      EXPECT_EQ(losses, without[r]) << name_of(division);
     }
   }
 }
@@ -207,17 +369,15 @@ TEST(Parallel, GradientsMayTravelInBfloat16) {
   at::set_num_threads(1);
   const TrainConfig config = training(2, Compute::kFloat32);
   const Result one = train(nullptr, config, {});
-  for (const Placement& placement : kPlacements) {
+  for (const Division& division : divisions()) {
     std::vector<Result> many(3);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
-      many[static_cast<size_t>(group->rank())] = train(group, config,
-                                                       {.sharding = placement.first,
-                                                        .tables = placement.second,
-                                                        .gradient_dtype = WireType::kBfloat16,
-                                                        .bucket_mib = 0.01});
+      ParallelConfig parallel = divided(division);
+      parallel.gradient_dtype = WireType::kBfloat16;
+      many[static_cast<size_t>(group->rank())] = train(group, config, parallel);
     });
     for (const Result& result : many) {
-      expect_close(one, result, 1e-5, 1e-3, "bfloat16 on the wire");
+      expect_close(one, result, 1e-5, 1e-3, name_of(division) + ", bfloat16 on the wire");
       EXPECT_GT(std::abs(result.norms[0] - one.norms[0]), 5e-6 * one.norms[0]) << "nothing is rounded";
       for (size_t i = 0; i < result.parameters.size(); ++i)
         EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
@@ -228,31 +388,16 @@ TEST(Parallel, GradientsMayTravelInBfloat16) {
 TEST(Parallel, WithoutOverlapTheResultIsTheSame) {
   at::set_num_threads(1);
   const TrainConfig config = training(2, Compute::kFloat32);
-  std::vector<Result> results;
-  for (const bool overlap : {true, false})
-    in_group(2, [&](const std::shared_ptr<Group>& group) {
-      const Result result = train(group, config, {.bucket_mib = 0.01, .overlap = overlap});
-      if (group->is_first()) results.push_back(result);
-    });
-  EXPECT_EQ(results[0].losses, results[1].losses);
-}
-
-TEST(Parallel, ShardedTablesAndTheirStateAreDividedEqually) {
-  at::set_num_threads(1);
-  for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
-    TrainConfig config = training(1, compute);
-    config.steps = 1;
-    const Result one = train(nullptr, config, {});
-    for (const int64_t ranks : {2, 3, 4})
-      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-        const Result own = train(group, config, {.tables = TablePlacement::kSharded});
-        const auto expect_share = [&](int64_t bytes, int64_t of) {
-          const double share = static_cast<double>(of) / static_cast<double>(ranks);
-          EXPECT_NEAR(static_cast<double>(bytes), share, 0.05 * share) << ranks;
-        };
-        expect_share(own.table_bytes, one.table_bytes);
-        expect_share(own.table_state_bytes, one.table_state_bytes);
+  for (const Sharding sharding : kShardings) {
+    std::vector<Result> results;
+    for (const bool overlap : {true, false})
+      in_group(2, [&](const std::shared_ptr<Group>& group) {
+        ParallelConfig parallel = divided({.sharding = sharding});
+        parallel.overlap = overlap;
+        const Result result = train(group, config, parallel);
+        if (group->is_first()) results.push_back(result);
       });
+    EXPECT_EQ(results[0].losses, results[1].losses) << name_of(sharding);
   }
 }
 
@@ -283,53 +428,31 @@ TEST(Parallel, FetchedRowsAreDroppedAsThoseOfATableAre) {
       torch::allclose(embedding->row_gradients[0].values, embedding->row_gradients[1].values, 1e-5, 1e-6));
 }
 
-// Held-out batches, of which ranks have different numbers, and one has none.
-class Batches : public Stage<Batch> {
- public:
-  explicit Batches(std::vector<Batch> batches) : batches_(std::move(batches)) {}
-  std::optional<Batch> next() override {
-    if (next_ == batches_.size()) return std::nullopt;
-    return batches_[next_++];
-  }
-  void save(StateWriter&) const override {}
-  void load(const StateReader&) override {}
-
- private:
-  std::vector<Batch> batches_;
-  size_t next_ = 0;
-};
-
-TEST(Parallel, RanksWithUnequalNumbersOfHeldOutBatchesMeasureWhatOneDoes) {
+TEST(Parallel, ACheckpointNamesATensorThatIsAViewOfWhatIsDivided) {
   at::set_num_threads(1);
-  const std::vector<PatchedSequence> all = sequences();
-  const auto evaluate = [&](const std::shared_ptr<Group>& group, const ParallelConfig& parallel) {
+  const blt_test::TemporaryFolder folder;
+  in_group(2, [&](const std::shared_ptr<Group>& group) {
     const Blt model = new_model();
     TrainerParts parts;
     parts.model = trainable(model);
-    const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
-    parts.train = share_of(rank, ranks, 1);
-    parts.valid = [&all, rank, ranks] {  // rank r of 3 has sequences in proportion to r
-      std::vector<Batch> batches;
-      for (size_t i = 0; i < all.size(); ++i)
-        if (ranks == 1 || rank == (i % 3 == 0 ? 1 : 2)) batches.push_back(Batch::pack({all[i]}));
-      return std::make_unique<Batches>(std::move(batches));
-    };
+    parts.train = share_of(group->rank(), 2, 1);
     parts.group = group;
-    parts.parallel = parallel;
+    parts.parallel = divided({.tables = TablePlacement::kSharded});
+    parts.output = folder.path();
+    parts.model_to_save = [model] {
+      return ModelToSave{.tensors = {{"rows", model->local_encoder->embedding->ngram_table.slice(0, 0, 3)}},
+                         .write_rest = [](const std::filesystem::path&) {}};
+    };
     Trainer trainer(training(1, Compute::kFloat32), std::move(parts));
-    std::vector<double> bits;
-    for (int i = 0; i < 2; ++i) {
-      trainer.train_step();
-      bits.push_back(trainer.evaluate());
+    trainer.train_step();
+    try {
+      trainer.save();
+      ADD_FAILURE() << "nothing was said";
+    } catch (const c10::Error& e) {
+      EXPECT_NE(std::string(e.what()).find("rows is a view of a parameter that the ranks divide"),
+                std::string::npos)
+          << e.what();
     }
-    return bits;
-  };
-  const std::vector<double> one = evaluate(nullptr, {});
-  EXPECT_GT(one[0], 1);
-  EXPECT_NE(one[0], one[1]);
-  in_group(3, [&](const std::shared_ptr<Group>& group) {
-    const std::vector<double> many = evaluate(group, {.tables = TablePlacement::kSharded});
-    for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(many[i], one[i], 1e-5 * one[i]);
   });
 }
 
@@ -346,7 +469,7 @@ struct PartlyUsedImpl : torch::nn::Module {
 
 TEST(Parallel, ParametersThatOnlySomeRanksUseMoveAndUnusedOnesStay) {
   at::set_num_threads(1);
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1}) {
+  for (const Sharding sharding : kShardings) {
     std::vector<std::vector<at::Tensor>> after(3);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       const auto module = std::make_shared<PartlyUsedImpl>(/*uses_second=*/group->rank() == 1);
@@ -435,7 +558,9 @@ TEST(Parallel, AnotherNumberOfRanksGoesOnWithTheSameDocuments) {
       parts.hand_over = hand_over;
       parts.group = group;
       parts.output = folder / "run";
-      parts.save = [] { return [](const std::filesystem::path&) {}; };
+      parts.model_to_save = [] {
+        return ModelToSave{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+      };
       TrainConfig config = training(1, Compute::kFloat32);
       config.steps = steps;
       Trainer trainer(config, std::move(parts));

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <fstream>
@@ -34,6 +35,11 @@ TrainerParts parts_for(const Blt& model, std::vector<Batch> batches) {
   parts.model = trainable(model);
   parts.train = std::make_unique<RepeatBatches>(std::move(batches));
   return parts;
+}
+
+// A model directory of one file, which `write` fills, without tensors.
+std::function<ModelToSave()> rest_by(const std::function<void(const std::filesystem::path&)>& write) {
+  return [write] { return ModelToSave{.tensors = {}, .write_rest = write}; };
 }
 
 TrainConfig quick(int64_t steps) {
@@ -155,6 +161,82 @@ TEST(Trainer, SkipsAndCountsStepsThatAreNotFinite) {
   for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
 }
 
+// A trainer of one batch whose loss, at the calls that `changes` says, is multiplied.
+Trainer trainer_with(const Blt& model, const TrainConfig& config, const std::function<double(int)>& factor) {
+  TrainerParts parts = parts_for(model, {two_batches()[0]});
+  parts.loss = [factor, calls = 0](const at::Tensor& logits, const Batch& batch) mutable {
+    LossValue value = next_id_loss(logits, batch);
+    value.sum = value.sum * factor(++calls);
+    return value;
+  };
+  return Trainer(config, std::move(parts));
+}
+
+TEST(Trainer, EndsWhereTooManyStepsInARowAreSkipped) {
+  torch::manual_seed(3);
+  Blt model(small_config());
+  TrainConfig config = quick(40);
+  config.on_nonfinite = OnNonfinite::kSkip;
+  config.skip_limit = 3;
+  Trainer trainer = trainer_with(model, config, [](int call) {
+    return call % 5 < 2 || call > 20 ? std::numeric_limits<double>::quiet_NaN() : 1.0;
+  });
+  EXPECT_MESSAGE(trainer.run(), "step 22: 3 steps in a row were skipped (train.skip_limit)");
+}
+
+TEST(Trainer, LeavesTheModelAloneAtASpikeOfTheLoss) {
+  std::vector<torch::Tensor> results[3];
+  for (const int spikes : {0, 1, 2}) {  // none, skipped, warned about
+    torch::manual_seed(3);
+    Blt model(small_config());
+    TrainConfig config = quick(spikes == 1 ? 21 : 20);
+    config.optimizer.learning_rate = 1e-4;
+    config.spike = {.action = spikes == 2 ? OnSpike::kWarn : OnSpike::kSkip, .deviations = 6, .window = 10};
+    Trainer trainer =
+        trainer_with(model, config, [&](int call) { return spikes > 0 && call == 15 ? 3.0 : 1.0; });
+    ::testing::internal::CaptureStderr();
+    EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(trainer.skipped(), spikes == 1 ? 1 : 0);
+    EXPECT_EQ(said.find("step 15: the loss 18.8") != std::string::npos, spikes == 2) << said;
+    for (const auto& parameter : model->parameters()) results[spikes].push_back(parameter.detach().clone());
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
+  }
+  EXPECT_FALSE(torch::equal(results[0][0], results[2][0]));
+  Blt model(small_config());
+  TrainConfig config = quick(20);
+  config.spike = {.action = OnSpike::kStop, .deviations = 6, .window = 5};
+  Trainer stopping = trainer_with(model, config, [&](int call) { return call == 8 ? 9.0 : 1.0; });
+  EXPECT_MESSAGE(stopping.run(), "far above those before (mean ");
+  EXPECT_EQ(stopping.step(), 8);
+}
+
+TEST(LossGuard, GoesOnExactlyFromItsState) {
+  torch::manual_seed(1);
+  const SpikeConfig config{.action = OnSpike::kSkip, .deviations = 4, .window = 20};
+  const at::Tensor losses = torch::randn({200}) * 0.1 + 2;
+  losses[150] = 20.0;
+  losses[160] = std::numeric_limits<double>::quiet_NaN();
+  LossGuard guard(config), first(config);
+  std::vector<int64_t> spikes;
+  for (int64_t i = 0; i < 200; ++i) {
+    if (guard.see(losses[i]).item<bool>()) spikes.push_back(i);
+    if (i < 100) first.see(losses[i]);
+  }
+  EXPECT_EQ(spikes, std::vector<int64_t>{150});
+  EXPECT_NEAR(guard.mean(), 2, 0.1);
+  EXPECT_NEAR(guard.deviation(), 0.1, 0.04);
+  StateWriter state;
+  first.save(state);
+  LossGuard second(config);
+  second.load(StateReader(state.json(), "state"));
+  for (int64_t i = 100; i < 200; ++i) second.see(losses[i]);
+  EXPECT_EQ(second.mean(), guard.mean());
+  EXPECT_EQ(second.deviation(), guard.deviation());
+}
+
 TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
   torch::manual_seed(3);
   const auto output = std::filesystem::path(::testing::TempDir()) / "trainer_test_stop";
@@ -162,9 +244,8 @@ TEST(Trainer, SavesWholeCheckpointsAndStopsAfterASignal) {
   Blt model(small_config());
   TrainerParts parts = parts_for(model, two_batches());
   parts.output = output;
-  parts.save = [] {
-    return [](const std::filesystem::path& folder) { std::ofstream(folder / "model") << "whole"; };
-  };
+  parts.model_to_save =
+      rest_by([](const std::filesystem::path& folder) { std::ofstream(folder / "model") << "whole"; });
   int calls = 0;
   parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
     if (++calls == 5) request_stop();
@@ -190,16 +271,15 @@ TEST(Trainer, WritesCheckpointsFromCopiesWhileItGoesOn) {
   TrainerParts parts = parts_for(model, two_batches());
   parts.output = folder / "run";
   std::atomic<int> steps{0};
-  std::vector<at::Tensor> copies, written;
-  parts.save = [&] {
-    const at::Tensor copy = model->lm_head->weight.detach().clone();
-    copies.push_back(copy);
-    return [&, copy, wanted = copies.size() == 1 ? 4 : 0](const std::filesystem::path&) {
-      for (int i = 0; i < 3000 && steps < wanted; ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      EXPECT_GE(steps, wanted) << "the training waited for the checkpoint";
-      written.push_back(copy);
-    };
+  std::vector<at::Tensor> then;
+  parts.model_to_save = [&] {
+    then.push_back(model->lm_head->weight.detach().clone());
+    return ModelToSave{.tensors = {{"head", model->lm_head->weight}},
+                       .write_rest = [&, wanted = then.size() == 1 ? 4 : 0](const std::filesystem::path&) {
+                         for (int i = 0; i < 3000 && steps < wanted; ++i)
+                           std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                         EXPECT_GE(steps, wanted) << "the training waited for the checkpoint";
+                       }};
   };
   parts.loss = [&](const at::Tensor& logits, const Batch& batch) {
     ++steps;
@@ -209,9 +289,13 @@ TEST(Trainer, WritesCheckpointsFromCopiesWhileItGoesOn) {
   config.checkpoint_every = 2;
   Trainer trainer(config, std::move(parts));
   EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
-  ASSERT_EQ(written.size(), 3u);
-  for (const char* step : {"2", "4", "5"})
-    EXPECT_TRUE(std::filesystem::exists(folder / ("run/step_0000000" + std::string(step)))) << step;
+  ASSERT_EQ(then.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    const std::string step = std::vector<std::string>{"2", "4", "5"}[i];
+    const SafetensorsFile file(folder / ("run/step_0000000" + step + "/model.safetensors"));
+    EXPECT_TRUE(torch::equal(file.tensor("head"), then[i])) << step;
+  }
+  EXPECT_FALSE(torch::equal(then[0], then[1]));
   // The optimizer's state too is that of its step.
   const SafetensorsFile state(folder / "run/step_00000002/optimizer.safetensors");
   EXPECT_EQ(state.tensor("lm_head.weight.step").item<float>(), 2);
@@ -219,25 +303,117 @@ TEST(Trainer, WritesCheckpointsFromCopiesWhileItGoesOn) {
             2);
 }
 
-TEST(Trainer, SaysThatACheckpointCouldNotBeWrittenAndKeepsTheOneBefore) {
+class FailingSaves : public ::testing::Test {
+ protected:
+  // A trainer whose saves, counted from 1, fail where `fails` says so.
+  Trainer trainer(int64_t steps, int64_t tries, const std::function<bool(int)>& fails) {
+    TrainerParts parts = parts_for(model_, two_batches());
+    parts.output = folder_ / "run";
+    parts.model_to_save = rest_by([this, fails](const std::filesystem::path& folder) {
+      if (fails(++saves_)) throw Error("the disk is full");
+      write_content(folder / "config.json", "{}");
+    });
+    TrainConfig config = quick(steps);
+    config.checkpoint_every = 2;
+    config.log_every = 1;
+    config.last_save_tries = tries;
+    return Trainer(config, std::move(parts));
+  }
+  bool is_there(const std::string& step) const {
+    return std::filesystem::exists(folder_ / ("run/step_0000000" + step + "/config.json"));
+  }
+
+  const blt_test::TemporaryFolder folder_;
+  Blt model_{small_config()};
+  int saves_ = 0;
+};
+
+TEST_F(FailingSaves, AreWarnedAboutAndCountedAndTheTrainingGoesOn) {
+  // A step after the next save says it at the latest: that save waits for the one before.
+  Trainer failing = trainer(9, 1, [](int save) { return save == 2 || save == 3; });
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(failing.run(), Trainer::Outcome::kFinished);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  for (const char* step : {"4", "6"}) {
+    const std::string warning = std::string("step ") + step +
+                                ": the checkpoint was not saved: the disk is full; the last whole one is " +
+                                (folder_ / "run/step_00000002").string() +
+                                "; the training goes on, and the next one is due at step ";
+    EXPECT_NE(said.find(warning), std::string::npos) << said;
+    EXPECT_FALSE(is_there(step));
+  }
+  EXPECT_TRUE(is_there("2") && is_there("8") && is_there("9"));
+  EXPECT_EQ(failing.failed_saves(), 2);
+  EXPECT_EQ(std::filesystem::read_symlink(folder_ / "run/latest"), "step_00000009");
+  EXPECT_NE(content_of(folder_ / "run/metrics.jsonl").find("\"failed_saves\":2"), std::string::npos);
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "run"))
+    EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
+}
+
+TEST_F(FailingSaves, OfTheLastStepAreTriedAgain) {
+  Trainer failing = trainer(4, 3, [](int save) { return save == 2; });
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(failing.run(), Trainer::Outcome::kFinished);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("step_00000002; it is tried again in 1 s"), std::string::npos) << said;
+  EXPECT_TRUE(is_there("4"));
+}
+
+TEST_F(FailingSaves, OfTheLastStepEndTheRunWhereTheyGoOnFailing) {
+  Trainer failing = trainer(5, 2, [](int save) { return save > 2; });
+  EXPECT_MESSAGE(failing.run(),
+                 "step 5: the checkpoint was not saved: the disk is full; the last whole one is " +
+                     (folder_ / "run/step_00000004").string());
+  EXPECT_EQ(saves_, 4);
+  EXPECT_TRUE(is_there("4"));
+  EXPECT_FALSE(is_there("5"));
+}
+
+TEST_F(FailingSaves, WhereTheFolderIsGoneForAWhile) {
+  int step = 0;
+  const auto away = folder_ / "away";
+  Trainer failing = trainer(6, 1, [](int) { return false; });
+  // Not before the first checkpoint is there, and back before the last one is due.
+  while (failing.step() < 6) {
+    failing.train_step();
+    step = static_cast<int>(failing.step());
+    if (step == 2) {
+      std::filesystem::create_directories(folder_ / "run");
+      EXPECT_TRUE(failing.save());
+      failing.finish_saving();
+      std::filesystem::rename(folder_ / "run", away);
+    }
+    if (step == 4) {
+      EXPECT_TRUE(failing.save());
+      EXPECT_MESSAGE(failing.finish_saving(),
+                     "step 4: the checkpoint was not saved: " + (folder_ / "run/step_00000004").string() +
+                         ": cannot write: No such file or directory; there is no earlier one");
+      std::filesystem::rename(away, folder_ / "run");
+    }
+  }
+  EXPECT_TRUE(failing.save());
+  failing.finish_saving();
+  EXPECT_TRUE(is_there("2") && is_there("6"));
+  EXPECT_EQ(failing.failed_saves(), 1);
+}
+
+TEST(Trainer, KeepsCheckpointsByNumberAndByStep) {
   const blt_test::TemporaryFolder folder;
   Blt model(small_config());
   TrainerParts parts = parts_for(model, two_batches());
   parts.output = folder / "run";
-  int saves = 0;
-  parts.save = [&] {
-    return [fails = ++saves == 2](const std::filesystem::path&) {
-      if (fails) throw Error("the disk is full");
-    };
-  };
-  TrainConfig config = quick(100);
-  config.checkpoint_every = 2;
-  Trainer trainer(config, std::move(parts));
-  EXPECT_MESSAGE(trainer.run(),
-                 "step 4: the checkpoint was not saved: the disk is full; the last whole one is " +
-                     (folder / "run/step_00000002").string());
-  EXPECT_LE(trainer.step(), 6) << "no further checkpoint is begun";
-  EXPECT_FALSE(std::filesystem::exists(folder / "run/step_00000004"));
+  parts.model_to_save = rest_by([](const std::filesystem::path&) {});
+  TrainConfig config = quick(9);
+  config.checkpoint_every = 1;
+  config.keep_checkpoints = 2;
+  config.keep_every = 3;
+  Trainer(config, std::move(parts)).run();
+  std::vector<std::string> kept;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "run"))
+    if (entry.is_directory() && !entry.is_symlink()) kept.push_back(entry.path().filename().string());
+  std::sort(kept.begin(), kept.end());
+  EXPECT_EQ(kept,
+            (std::vector<std::string>{"step_00000003", "step_00000006", "step_00000008", "step_00000009"}));
 }
 
 TEST(Trainer, ReportsDataThatEndsEarly) {

@@ -34,7 +34,22 @@ class AtomicFile {
 // AtomicFile in one call.
 void write_file(const std::filesystem::path& path, std::string_view content);
 
-// The same for a folder: fill path(), then commit() syncs all of it and swaps it with `final_path`, which is
+// A file that grows: each append() is in it whole, or not at all. Made where it is not there. Not thread-safe.
+class AppendFile {
+ public:
+  explicit AppendFile(std::filesystem::path path);
+  ~AppendFile();
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+
+  void append(std::string_view text);
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+// The same as AtomicFile for a folder: fill path(), then commit() syncs all of it and swaps it with `final_path`, which is
 // removed only then. Without a commit the temporary folder goes. Not thread-safe.
 class AtomicDirectory {
  public:

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "blt/base/files.h"
 
 namespace blt {
 
@@ -20,7 +22,7 @@ class EventFile {
   };
 
   // first_step: steps done before; TensorBoard drops what earlier files of the folder say about later ones. Throws blt::Error when the
-  // file cannot be written, as write() does.
+  // file cannot be written, as write() does: the event is then not in it, and the next one may be.
   EventFile(const std::filesystem::path& folder, int64_t first_step);
 
   void write(int64_t step, const std::vector<Scalar>& scalars);
@@ -31,7 +33,7 @@ class EventFile {
   void write_record(std::string_view event);
 
   std::filesystem::path path_;
-  std::ofstream file_;
+  std::optional<AppendFile> file_;
 };
 
 // CRC-32C (Castagnoli) of bytes.

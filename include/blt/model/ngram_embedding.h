@@ -48,7 +48,7 @@ class NgramEmbeddingImpl : public torch::nn::Module {
   at::Tensor ngram_table;                  // [num_tables * rows, C]; undefined without tables
   std::vector<RowGradient> row_gradients;  // ids count from the first row of all tables
   // Set by who divides the tables among processes: gives the rows with these ids ([N] int32, distinct, increasing -> [N, C]).
-  // ngram_table then holds some of the rows only, and is not read here. Empty: ngram_table is whole.
+  // ngram_table is then not read here: there may be nothing behind its shape and type.
   std::function<at::Tensor(const at::Tensor& ids)> fetch_rows;
 
   const NgramHash& hash() const { return hash_; }

@@ -6,6 +6,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -142,6 +143,15 @@ class TransformerLayerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(TransformerLayer);
 
+// Is told when a layer of a stack needs its parameters: who keeps them elsewhere between uses (train/zero3.h).
+class LayerWatch {
+ public:
+  virtual ~LayerWatch() = default;
+
+  virtual void before(size_t layer) = 0;
+  virtual void after(size_t layer, const at::Tensor& y) = 0;  // y: what it gave, [N, C]
+};
+
 // The layers of one stack and their rotary table. Not a level of its own in checkpoints: its parent registers
 // it as `layers`.
 class LayersImpl : public torch::nn::ModuleListImpl {
@@ -155,6 +165,8 @@ class LayersImpl : public torch::nn::ModuleListImpl {
   at::Tensor layer(size_t i, const at::Tensor& x, const AttentionContext& context);  // one layer
   at::Tensor forward_in(at::Tensor x, const AttentionContext& context);              // all of them
   at::Tensor forward(const at::Tensor& x, const Segments& documents);                // all of them
+
+  LayerWatch* watch = nullptr;  // null: nobody; not owned
 
  private:
   int64_t window_;

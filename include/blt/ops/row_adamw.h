@@ -17,9 +17,9 @@ struct AdamWStep {
   bool touched_only = false;  // lazy: rows that are not in the gradient stay as they are
 };
 
-//   table, exp_avg, exp_avg_sq  [R, C] float32, changed in place
+//   table, exp_avg, exp_avg_sq  [R, C] float32, or (CPU) float64, changed in place
 //   gradient                    touched rows; values of the table's width
-//   scale                       [] float32 on the device: multiplies the gradient (clipping); NaN or
+//   scale                       [] of the table's type, on the device: multiplies the gradient (clipping); NaN or
 //   infinite: nothing changes
 //
 // Exact: every row moves as dense AdamW with a zero gradient elsewhere would move it (moments decay, the

@@ -11,19 +11,24 @@
 
 namespace blt {
 
+// The type of a parameter's gradient, and of all that the optimizer keeps of it: float64 for float64, else float32.
+at::ScalarType gradient_type(const at::Tensor& parameter);
+
 struct Gradients {
   struct Dense {
     std::string name;
-    at::Tensor parameter;
-    // The parameter's shape, or one dimension with the part that this rank's optimizer moves (Parts in optimizer.h); float32 too where
-    // AdamW::narrow made the parameter bfloat16.
+    at::Tensor parameter;  // with ZeRO-3 there may be nothing behind its shape and type
+    // Of gradient_type(); the parameter's shape, or one dimension with the part that this rank's optimizer moves (Parts in optimizer.h).
     at::Tensor gradient;
+    at::Tensor part =
+        {};  // where that part of the parameter is, as long as the gradient; undefined: all of it
   };
   struct Rows {
     std::string name;
-    at::Tensor table;
-    RowGradient
-        gradient;  // merged over the micro-batches of the step; ids count from the first row of the optimizer's part
+    at::Tensor table;  // where tables are divided there is nothing behind its shape and type
+    // Merged over the micro-batches of the step; ids count from the first row of the part that this rank's optimizer moves.
+    RowGradient gradient;
+    at::Tensor part = {};  // where those rows of the table are, one dimension; undefined: all of it
   };
   std::vector<Dense> dense;
   std::vector<Rows> rows;
@@ -33,13 +38,13 @@ struct Gradients {
 // no rows. Parameters that took no part in the backward are left out.
 Gradients take_gradients(torch::nn::Module& module);
 
-// [] float32: the norm of everything; 0 of nothing. Stays on the device.
+// []: the norm of everything, float32, or float64 where the gradients are; 0 of nothing. Stays on the device.
 at::Tensor norm(const Gradients& gradients);
 
 // The norm, and what to multiply gradients by so that it is at most `max_norm`. Both stay on the device.
 struct ClipResult {
-  at::Tensor norm;       // [] float32
-  at::Tensor scale;      // [] float32: min(1, max_norm / norm); NaN or infinite when a gradient is
+  at::Tensor norm;       // []
+  at::Tensor scale;      // [] of the norm's type: min(1, max_norm / norm); NaN or infinite when a gradient is
   at::Tensor found_inf;  // [] float32: 1 when a gradient or the loss is NaN or infinite, else 0
 };
 // max_norm 0: no clipping. loss: [], counts among the gradients when it is not finite; may be undefined. The optimizer multiplies.

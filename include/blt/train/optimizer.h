@@ -79,8 +79,6 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
 // The elements [begin, end) of a flattened parameter; of an n-gram table, whole rows.
 struct Part {
   int64_t begin = 0, end = 0;
-  // Where the parameter is this part alone (sharded tables): the shape of the whole. Empty: the parameter is whole.
-  std::vector<int64_t> whole = {};
 };
 // By name; parameters that are not there are whole.
 using Parts = std::map<std::string, Part>;
@@ -88,13 +86,14 @@ using Parts = std::map<std::string, Part>;
 // An optimizer's tensors: NAME.exp_avg, NAME.exp_avg_sq, NAME.step, and NAME.master of parameters that are bfloat16, for each parameter
 // that has any, sorted by its name.
 using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
-constexpr const char* kStateSuffixes[] = {".exp_avg", ".exp_avg_sq", ".step", ".master"};
 // As safetensors. Each at the shape of its parameter, .step [].
+const std::map<std::string, std::string>& optimizer_metadata();
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
 // AdamW; rows of n-gram tables from their row gradients (ops/row_adamw.h), without a dense gradient. Decay on matrices and tables, not
-// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, or bfloat16 with a
-// float32 master of each that the optimizer owns and moves: updates that are too small for bfloat16 add up there. Not thread-safe.
+// on norm gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, bfloat16 with a
+// float32 master of each that the optimizer owns and moves (updates that are too small for bfloat16 add up there), or, on the CPU, float64
+// with float64 state. Not thread-safe.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
 class AdamW {
@@ -109,7 +108,7 @@ class AdamW {
   void narrow(torch::nn::Module& module);
 
   // One step with the peak learning rate times `factor`. A step whose clip found a NaN or an infinity changes
-  // nothing. Gradients are float32; parameters are those of a module that was narrowed, or float32.
+  // nothing.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
 
   // Not copied. Of a part: flat.
@@ -125,14 +124,10 @@ class AdamW {
     at::Tensor step = {};    // [] float32: steps taken by this parameter
     at::Tensor master = {};  // of a bfloat16 parameter
   };
-  // This optimizer's part of a tensor that is whole.
+  // This optimizer's part of a tensor at the shape of the parameter.
   at::Tensor part(const std::string& name, const at::Tensor& whole) const;
-  // This optimizer's part of a parameter, which may be no more than that.
-  at::Tensor own(const std::string& name, const at::Tensor& parameter) const;
-  // The shape of a parameter that is whole.
-  at::IntArrayRef whole_sizes(const std::string& name, const at::Tensor& parameter) const;
-  // What a step moves: the master, or (its part of) the parameter itself. Its moments are there afterwards.
-  at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter) const;
+  // What a step moves: the master, or `own`, this optimizer's part of the parameter. Its moments are there afterwards.
+  static at::Tensor moved(State& state, const std::string& name, const at::Tensor& own);
 
   AdamWConfig config_;
   Parts parts_;

@@ -4,9 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
-#include <functional>
+#include <cstdint>
 #include <memory>
-#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -22,11 +21,15 @@ namespace blt {
 enum class Sharding {
   kNone,   // data parallel: every rank has everything
   kZero1,  // moments and masters of the optimizer: each rank moves its part of the parameters
+  kZero2,  // gradients too
+  kZero3,  // the parameters of the latent transformer's layers too
 };
 template <>
 struct EnumNames<Sharding> {
   static constexpr std::pair<Sharding, std::string_view> kValues[] = {{Sharding::kNone, "none"},
-                                                                      {Sharding::kZero1, "zero1"}};
+                                                                      {Sharding::kZero1, "zero1"},
+                                                                      {Sharding::kZero2, "zero2"},
+                                                                      {Sharding::kZero3, "zero3"}};
 };
 
 // Where the rows of the n-gram tables are, and the optimizer's state of them.
@@ -61,18 +64,18 @@ struct ParallelConfig {
   double timeout_s = 600;
 
   static void fields(auto& self, auto&& field) {
-    field("sharding", self.sharding,
-          "What ranks divide among themselves. zero1: the optimizer's state, of which each then holds its "
-          "share; none: nothing but the data.");
+    field(
+        "sharding", self.sharding,
+        "What ranks divide among themselves, so that each holds its share. zero1: the optimizer's state; "
+        "zero2: gradients too, which then travel with every batch of a step; zero3: the parameters of the "
+        "latent transformer's layers too, which are put together for each use; none: nothing but the data.");
     field("tables", self.tables,
           "The n-gram tables that are trained. replicated: every rank has all rows; sharded: each has its "
-          "share "
-          "and its part of the optimizer's state, look-ups and gradients of rows travel in every step, and "
-          "tables never do.");
+          "share and its part of the optimizer's state, look-ups and gradients of rows travel in every step, "
+          "and tables never do.");
     field("gradient_dtype", self.gradient_dtype,
           "What gradients are rounded to on their way between ranks, where they are added up in float32. "
-          "bfloat16 "
-          "halves what travels.");
+          "bfloat16 halves what travels.");
     field("bucket_mib", self.bucket_mib,
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
@@ -108,23 +111,40 @@ class Parallel {
   virtual void step(AdamW& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
-  // After the last of some forward passes of which ranks may have different numbers, as in evaluation: helps the others with theirs. Between
-  // the steps of a training all have the same number, and nobody need call it.
-  virtual void finish_forwards() {}
-  // Calls `body` at the first rank while the module's parameters are whole there, also those that are divided. All ranks call it.
-  virtual void with_whole_parameters(const std::function<void()>& body);
-  // A copy of the optimizer's state, its parts put together, at rank 0; others get nothing.
-  virtual OptimizerState whole_state(const AdamW& optimizer);
+
+  // A parameter of which this rank has no more than a part. All ranks' parts make the whole.
+  struct DividedParameter {
+    at::Tensor parameter;  // the module's, with nothing behind its shape and type
+    int64_t begin = 0;     // of `elements` in the flattened parameter
+    at::Tensor elements;   // [n]
+  };
+  // Those that are divided at this moment, between steps: the same on all ranks. A forward pass of the module, which all ranks begin together,
+  // fetches what it needs of them.
+  virtual std::vector<DividedParameter> divided_parameters() const { return {}; }
+  // From here until the next forward pass that records gradients every rank has whole parameters: to read them, to replace them, or to
+  // compute without gradients, where ranks may do different things. Between steps; nothing happens unless they are divided.
+  virtual void make_whole() {}
+
+  // Bytes of the tensors that this rank keeps at this moment; row gradients of n-gram tables are not among them.
+  struct Kept {
+    int64_t parameters = 0, gradients = 0;
+  };
+  Kept kept() const;
 
  protected:
-  explicit Parallel(std::shared_ptr<Group> group) : group_(std::move(group)) {}
+  Parallel(std::shared_ptr<Group> group, torch::nn::Module& module)
+      : group_(std::move(group)), module_(module) {}
+
+  // What kept() counts: what shares memory counts once, undefined ones are nothing.
+  virtual std::vector<at::Tensor> kept_gradients() const;
 
  private:
   std::shared_ptr<Group> group_;
+  torch::nn::Module& module_;
 };
 
-// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0. With sharded
-// tables, the module has this rank's rows of its tables from here on, and its forward pass is a transfer between ranks.
+// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0. What is divided
+// of the parameters themselves is so from the first forward pass that records gradients on.
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module);
 

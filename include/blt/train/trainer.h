@@ -22,6 +22,7 @@
 #include "blt/train/group.h"
 #include "blt/train/group_layer.h"
 #include "blt/train/loss.h"
+#include "blt/train/loss_guard.h"
 #include "blt/train/optimizer.h"
 #include "blt/train/parallel.h"
 #include "blt/train/schedule.h"
@@ -29,6 +30,8 @@
 namespace blt {
 
 class CheckpointWriter;
+struct SavedCheckpoint;
+struct TensorShare;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
 enum class OnNonfinite {
@@ -55,12 +58,16 @@ struct TrainConfig {
   Compute compute = Compute::kFloat32;
   double max_grad_norm = 1.0;
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
+  SpikeConfig spike = {};
+  int64_t skip_limit = 10;
   AdamWConfig optimizer = {};
   ScheduleConfig schedule = {};
   int64_t log_every = 10;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 0;
   int64_t keep_checkpoints = 3;
+  int64_t keep_every = 0;
+  int64_t last_save_tries = 6;
 
   static void fields(auto& self, auto&& field) {
     field("steps", self.steps, "Optimizer steps.", at_least(1));
@@ -72,6 +79,12 @@ struct TrainConfig {
           at_least(0));
     field("on_nonfinite", self.on_nonfinite,
           "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
+    field("spike", self.spike, "Steps whose loss is far above those before.");
+    field(
+        "skip_limit", self.skip_limit,
+        "Steps in a row that may be skipped (on_nonfinite, spike) before the run ends with an error; 0: any "
+        "number.",
+        at_least(0));
     field("optimizer", self.optimizer, "AdamW.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("log_every", self.log_every, "Steps between log lines.", at_least(1));
@@ -82,6 +95,14 @@ struct TrainConfig {
           at_least(0));
     field("keep_checkpoints", self.keep_checkpoints,
           "How many of the newest checkpoints stay, besides the best by validation; 0: all.", at_least(0));
+    field("keep_every", self.keep_every,
+          "Checkpoints of steps that are multiples of this stay for ever, however old; 0: none.",
+          at_least(0));
+    field("last_save_tries", self.last_save_tries,
+          "How often the last checkpoint of a run (or of a stop) is tried where it cannot be written, with "
+          "1, 2, "
+          "4, ... seconds in between, before the run ends with an error. Others are not tried again.",
+          between(1, 20));
   }
 };
 
@@ -96,6 +117,15 @@ TrainableModel trainable(const torch::nn::ModuleHolder<Impl>& holder) {
   return {holder.ptr(), [model = holder.ptr()](const Batch& batch) { return model->forward(batch); }};
 }
 
+// A model as a checkpoint has it: a model directory.
+struct ModelToSave {
+  // Of model.safetensors, by their names there: the model's own parameters, not views of them, which the trainer copies; some may be divided
+  // among the ranks. The same on all ranks.
+  std::vector<std::pair<std::string, at::Tensor>> tensors = {};
+  // Writes the directory's other files (config.json) into a folder; called at the first rank, on another thread, while the training goes on.
+  std::function<void(const std::filesystem::path& folder)> write_rest = {};
+};
+
 // Everything the loop is given; each part can be a user's own.
 struct TrainerParts {
   TrainableModel model = {};
@@ -108,10 +138,9 @@ struct TrainerParts {
   Loss loss = next_id_loss;
   // Numbers about the data with their names, asked for at every log step and written beside the step's own; may be empty.
   std::function<std::vector<std::pair<std::string, double>>()> metrics = {};
-  // Copies the model, and gives what fills an empty folder with it as a model directory, on another thread, while the training goes on.
-  // Called at the first rank; may be empty.
-  std::function<std::function<void(const std::filesystem::path&)>()> save = {};
-  // Checkpoints go to output/step_00001000; `latest` points at the newest, `best` at the best by validation.
+  // What a checkpoint says of the model; may be empty: nothing is saved.
+  std::function<ModelToSave()> model_to_save = {};
+  // Checkpoints go to output/step_00001000, on a file system that all ranks share; `latest` points at the newest, `best` at the best by validation.
   // Empty: nothing is written.
   std::filesystem::path output = {};
   // The ranks that train together; null: this one is alone. And how.
@@ -125,22 +154,32 @@ struct TrainerParts {
 struct StepStats {
   at::Tensor loss = {};      // [] per target, nats
   at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
-  ClipResult clip;
+  ClipResult clip;           // its found_inf: the step changed nothing, because of a spike too
   int64_t targets = 0;
   int64_t bytes = 0;           // byte targets
   double transfer_wait_s = 0;  // that this rank waited for transfers, and the others in them
-  bool stop = false;           // a rank was asked to stop (base/signals.h)
+  at::Tensor spike =
+      {};  // [] bool: the loss is far above those before; undefined where nobody asks (SpikeConfig)
+  bool stop = false;  // a rank was asked to stop (base/signals.h)
+};
+
+// For how long the training stopped for a checkpoint, on this rank.
+struct SaveTimes {
+  double stop_s = 0;  // in all
+  double wait_s = 0;  // of that: until the checkpoint before was written
+  double copy_s = 0;  // and for the copies
 };
 
 // Which checkpoints stay.
 struct KeepPolicy {
   int64_t newest = 0;     // this many of the newest; 0: all
+  int64_t every = 0;      // those of its multiples too; 0: none
   int64_t best_step = 0;  // this one too, and the link `best` points at it; 0: there is none
 };
 
 // Trains `parts.model` for `config.steps` steps. The random numbers of a step (LibTorch's default generator) follow from the seed, the
 // step and the rank alone. With several ranks, each has a trainer with the same settings, and all call the same functions; the first alone
-// logs and writes. Not thread-safe.
+// logs, and all write checkpoints, each its part. Not thread-safe.
 class Trainer {
  public:
   // Throws blt::Error when config.optimizer.groups do not fit the model. With config.compute bfloat16 the module's parameters, float32
@@ -155,24 +194,33 @@ class Trainer {
   void resume(const std::filesystem::path& checkpoint);
 
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
-  // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns.
-  // Throws blt::Error when the data ends early, a loss is not finite, or a checkpoint cannot be written; those
-  // written before stay.
+  // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns. One that cannot be
+  // written is warned about, and the training goes on; those written before stay.
+  // Throws blt::Error when the data ends early, a loss is not finite, or the last checkpoint cannot be written.
   Outcome run();
 
   StepStats train_step();
+  // Begins a checkpoint of this step; false where there is one, or nothing to save. What became of the one before is logged.
+  bool save();
+  // Waits until the checkpoint under way is written; when it cannot be, tries it again (last_save_tries) for the step it is at now, and
+  // throws blt::Error in the end.
+  void finish_saving();
 
   const AdamW& optimizer() const { return optimizer_; }
   Parallel& parallel() const { return *parallel_; }
-  int64_t step() const { return step_; }        // steps done
-  int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
+  int64_t step() const { return step_; }                  // steps done
+  int64_t skipped() const { return skipped_; }            // of them, those that changed nothing
+  int64_t failed_saves() const { return failed_saves_; }  // checkpoints that this trainer could not write
   // Bits per byte on the held-out batches; NaN when there are none. Leaves the model in training mode.
   double evaluate();
 
  private:
   KeepPolicy keep_policy() const;
   bool is_best(double bits_per_byte);
-  void save();
+  std::vector<TensorShare> shares_of(const ModelToSave& model) const;
+  std::string state_json(const std::vector<std::string>& places) const;
+  bool took_step(const StepStats& stats);
+  void report(const SavedCheckpoint& saved);
   void load_data(const StateReader& state);
 
   TrainConfig config_;
@@ -180,8 +228,11 @@ class Trainer {
   std::shared_ptr<WatchedGroup> group_;
   std::unique_ptr<Parallel> parallel_;
   AdamW optimizer_;
-  int64_t step_ = 0, skipped_ = 0;
-  std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output
+  LossGuard guard_;
+  int64_t step_ = 0, skipped_ = 0, failed_saves_ = 0;
+  int64_t skipped_in_row_ = 0;
+  std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output, or of the one under way
+  SaveTimes save_times_;               // of the last one
   int64_t best_step_ = 0;              // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
   std::unique_ptr<CheckpointWriter> writer_;

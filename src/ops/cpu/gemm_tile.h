@@ -26,9 +26,10 @@ template <class T>
 constexpr int kPanelColumns = 2 * kLanes<T>;
 
 // C[rows, vectors] = (kAccumulate ? C : 0) + sum over k < depth of A(row, k) * B[k, vectors], k one after the other: the rounding of
-// an element depends on its row of A and its column of B alone. A(row, k) is a[row * kRowStride + k * kDepthStride].
-template <int kRows, int kVectors, int kRowStride, int kDepthStride, bool kAccumulate, class T>
-inline void tile(const T* a, const T* b, int64_t b_stride, int64_t depth, T* c, int64_t c_stride) {
+// an element depends on its row of A and its column of B alone. A(row, k) is a[row * row_stride + k * depth_stride].
+template <int kRows, int kVectors, bool kAccumulate, class T>
+[[gnu::always_inline]] inline void tile(const T* a, int64_t row_stride, int64_t depth_stride, const T* b,
+                                        int64_t b_stride, int64_t depth, T* c, int64_t c_stride) {
   Vec<T> sums[kRows][kVectors];
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row)
@@ -41,17 +42,62 @@ inline void tile(const T* a, const T* b, int64_t b_stride, int64_t depth, T* c, 
     for (int v = 0; v < kVectors; ++v) columns[v] = load(b + v * kLanes<T>);
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
-      const Vec<T> factor = splat(a[row * kRowStride]);
+      const Vec<T> factor = splat(a[row * row_stride]);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(factor, columns[v], sums[row][v]);
     }
-    a += kDepthStride;
+    a += depth_stride;
     b += b_stride;
   }
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) store(c + row * c_stride + v * kLanes<T>, sums[row][v]);
+}
+
+// The same for strides that are known when it is compiled.
+template <int kRows, int kVectors, int kRowStride, int kDepthStride, bool kAccumulate, class T>
+inline void tile(const T* a, const T* b, int64_t b_stride, int64_t depth, T* c, int64_t c_stride) {
+  tile<kRows, kVectors, kAccumulate>(a, kRowStride, kDepthStride, b, b_stride, depth, c, c_stride);
+}
+
+// A tile of `rows` <= kRows rows, two vectors wide.
+template <int kRows, bool kAccumulate, class T>
+void tile_of_rows(int64_t rows, const T* a, int64_t row_stride, int64_t depth_stride, const T* b,
+                  int64_t b_stride, int64_t depth, T* c, int64_t c_stride) {
+  if constexpr (kRows > 0) {
+    if (rows < kRows)
+      return tile_of_rows<kRows - 1, kAccumulate>(rows, a, row_stride, depth_stride, b, b_stride, depth, c,
+                                                  c_stride);
+    for (int v = 0; v < 2; v += kTileVectors)
+      tile<kRows, kTileVectors, kAccumulate>(a, row_stride, depth_stride, b + v * kLanes<T>, b_stride, depth,
+                                             c + v * kLanes<T>, c_stride);
+  }
+}
+
+// C[rows, columns] = (kAccumulate ? C : 0) + A B, as many rows as there are, columns <= kPanelColumns; where they are fewer, B has them
+// all nevertheless, and a tile is made in `edge` [kTileRows * kPanelColumns], since C has not.
+template <bool kAccumulate, class T>
+void rows_times_panel(int64_t rows, const T* a, int64_t row_stride, int64_t depth_stride, const T* b,
+                      int64_t b_stride, int64_t depth, T* c, int64_t c_stride, int64_t columns, T* edge) {
+  for (int64_t row = 0; row < rows;
+       row += kTileRows, a += kTileRows * row_stride, c += kTileRows * c_stride) {
+    const int64_t tile_rows = rows - row < kTileRows ? rows - row : kTileRows;
+    if (columns == kPanelColumns<T>) {
+      tile_of_rows<kTileRows, kAccumulate>(tile_rows, a, row_stride, depth_stride, b, b_stride, depth, c,
+                                           c_stride);
+      continue;
+    }
+    if (kAccumulate)
+      for (int64_t r = 0; r < tile_rows; ++r)
+        for (int64_t column = 0; column < columns; ++column)
+          edge[r * kPanelColumns<T> + column] = c[r * c_stride + column];
+    tile_of_rows<kTileRows, kAccumulate>(tile_rows, a, row_stride, depth_stride, b, b_stride, depth, edge,
+                                         kPanelColumns<T>);
+    for (int64_t r = 0; r < tile_rows; ++r)
+      for (int64_t column = 0; column < columns; ++column)
+        c[r * c_stride + column] = edge[r * kPanelColumns<T> + column];
+  }
 }
 
 }  // namespace blt::ops::BLT_ISA

@@ -41,6 +41,24 @@ struct Register<double> {
   typedef int64_t Bits __attribute__((vector_size(kRegisterBytes)));
 };
 
+// Lane i is lane place(i) of x and y, counted through both; `place` must be known to the compiler.
+template <class T, class Place>
+inline typename Register<T>::Values shuffled(const typename Register<T>::Values& x,
+                                             const typename Register<T>::Values& y, const Place& place) {
+  constexpr int kLanesOfOne = kRegisterBytes / static_cast<int>(sizeof(T));
+#ifdef __clang__  // has no __builtin_shuffle
+  typename Register<T>::Values result;
+  for (int i = 0; i < kLanesOfOne; ++i)
+    result[i] = place(i) < kLanesOfOne ? x[place(i)] : y[place(i) - kLanesOfOne];
+  return result;
+#else
+  typename Register<T>::Bits places;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanesOfOne; ++i) places[i] = place(i);
+  return __builtin_shuffle(x, y, places);
+#endif
+}
+
 template <class T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
 

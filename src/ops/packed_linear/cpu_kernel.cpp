@@ -8,65 +8,74 @@ namespace {
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Rows [rows][depth] at `from` into strips [kStripRows][depth] turned to [depth][kStripRows]; the last may be short of rows.
-template <class T>
-void pack_strips(const T* from, int64_t stride, int64_t rows, int64_t depth, T* to) {
-  for (int64_t strip = 0; strip < rows; strip += kStripRows, to += depth * kStripRows)
-    for (int64_t row = 0; row < least(kStripRows, rows - strip); ++row)
-      for (int64_t k = 0; k < depth; ++k) to[k * kStripRows + row] = from[(strip + row) * stride + k];
+#ifdef __AVX512F__
+using Floats = Register<float>::Values;
+
+// Of two rows, in alternation: groups of `size` elements, the even ones or the odd ones of each.
+template <int size, bool odd>
+Floats alternate(const Floats& x, const Floats& y) {
+  return shuffled<float>(x, y,
+                         [](int i) { return (i / size % 2 == 0 ? i : 16 + i - size) + (odd ? size : 0); });
 }
 
-// A tile of `rows` <= kRows rows.
-template <int kRows, bool kAccumulate, class T>
-void tile_of_rows(int64_t rows, const T* strip, const T* panel, int64_t depth, T* c, int64_t c_stride) {
-  if constexpr (kRows > 0) {
-    if (rows < kRows) return tile_of_rows<kRows - 1, kAccumulate>(rows, strip, panel, depth, c, c_stride);
-    for (int v = 0; v < 2; v += kTileVectors)
-      tile<kRows, kTileVectors, 1, kStripRows, kAccumulate>(strip, panel + v * kLanes<T>, kPanelColumns<T>,
-                                                            depth, c + v * kLanes<T>, c_stride);
+// Blocks of size x size within blocks of twice the size change places across the diagonal.
+template <int size>
+void exchange(Floats* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    if (i / size % 2 != 0) continue;
+    const Floats above = rows[i], below = rows[i + size];
+    rows[i] = alternate<size, false>(above, below);
+    rows[i + size] = alternate<size, true>(above, below);
   }
 }
 
-template <bool kAccumulate, class T>
-void strip_times_panel(int64_t rows, const T* strip, const T* panel, int64_t depth, T* c, int64_t c_stride) {
-  for (int64_t row = 0; row < rows; row += kTileRows)
-    tile_of_rows<kTileRows, kAccumulate>(least(kTileRows, rows - row), strip + row, panel, depth,
-                                         c + row * c_stride, c_stride);
+// 16 rows of 16 floats turned.
+void turn_block(const float* from, int64_t stride, float* to, int64_t to_stride) {
+  Floats rows[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) rows[i] = load(from + i * stride).r[0];
+  exchange<8>(rows);
+  exchange<4>(rows);
+  exchange<2>(rows);
+  exchange<1>(rows);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) store(to + i * to_stride, Vec<float>{{rows[i]}});
+}
+#endif
+
+// kLanes rows of kLanes elements turned.
+template <class T>
+void turn_block(const T* from, int64_t stride, T* to, int64_t to_stride) {
+  for (int row = 0; row < kLanes<T>; ++row)
+    for (int k = 0; k < kLanes<T>; ++k) to[k * to_stride + row] = from[row * stride + k];
 }
 
-// The same where the panel has columns that C has not.
-template <bool kAccumulate, class T>
-void strip_times_part(int64_t rows, const T* strip, const T* panel, int64_t depth, T* c, int64_t c_stride,
-                      int64_t columns, T* edge) {
+// `columns` of a panel whose columns lie end to end.
+template <class T>
+void turn_into_panel(const T* from, int64_t column_stride, int64_t depth, int64_t columns, T* panel) {
   constexpr int64_t kColumns = kPanelColumns<T>;
-  if (kAccumulate)
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t column = 0; column < columns; ++column)
-        edge[row * kColumns + column] = c[row * c_stride + column];
-  strip_times_panel<kAccumulate>(rows, strip, panel, depth, edge, kColumns);
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t column = 0; column < columns; ++column)
-      c[row * c_stride + column] = edge[row * kColumns + column];
+  for (int64_t column = 0; column < columns;) {
+    const bool is_block = columns - column >= kLanes<T>;
+    int64_t k = 0;
+    if (is_block)
+      for (; k + kLanes<T> <= depth; k += kLanes<T>)
+        turn_block(from + column * column_stride + k, column_stride, panel + k * kColumns + column, kColumns);
+    const int64_t last = column + (is_block ? kLanes<T> : 1);
+    for (const int64_t rest = k; column < last; ++column)
+      for (k = rest; k < depth; ++k) panel[k * kColumns + column] = from[column * column_stride + k];
+  }
 }
 
 template <bool kAccumulate, class T>
 void add_depth(const PackedLinear<T>& a, int64_t first_row, int64_t rows, int64_t first_panel,
-               int64_t last_panel, int64_t k, int64_t depth, T* scratch) {
+               int64_t last_panel, int64_t k, int64_t depth, T* edge) {
   constexpr int64_t kColumns = kPanelColumns<T>;
-  T* const edge = scratch + kLinearRows * kLinearDepth;
-  for (int64_t p = first_panel; p < last_panel; ++p) {
-    const T* panel = a.panels + (p * a.in + k) * kColumns;
-    const int64_t columns = least(kColumns, a.columns - p * kColumns);
-    for (int64_t row = 0; row < rows; row += kStripRows) {
-      const T* strip = scratch + row * depth;
-      const int64_t strip_rows = least(kStripRows, rows - row);
-      T* c = a.out + (first_row + row) * a.columns + p * kColumns;
-      if (columns == kColumns)
-        strip_times_panel<kAccumulate>(strip_rows, strip, panel, depth, c, a.columns);
-      else
-        strip_times_part<kAccumulate>(strip_rows, strip, panel, depth, c, a.columns, columns, edge);
-    }
-  }
+  for (int64_t p = first_panel; p < last_panel; ++p)
+    rows_times_panel<kAccumulate>(rows, a.x + first_row * a.x_stride + k, a.x_stride, 1,
+                                  a.panels + (p * a.in + k) * kColumns, kColumns, depth,
+                                  a.out + first_row * a.columns + p * kColumns, a.columns,
+                                  least(kColumns, a.columns - p * kColumns), edge);
 }
 
 // kPanels panels at once: as many independent sums as hide the latency of an fma.
@@ -111,15 +120,39 @@ void single_row(const PackedLinear<T>& a, int64_t first_panel, int64_t last_pane
 }  // namespace
 
 template <class T>
+void pack_panels(const PanelSource<T>& source, int64_t first_panel, int64_t last_panel) {
+  constexpr int64_t kColumns = kPanelColumns<T>;
+  for (int64_t p = first_panel; p < last_panel; ++p) {
+    const T* from = source.from + p * kColumns * source.column_stride;
+    T* const panel = source.panels + p * source.depth * kColumns;
+    const int64_t columns = least(kColumns, source.columns - p * kColumns);
+    if (columns < kColumns)
+      for (int64_t i = 0; i < source.depth * kColumns; ++i) panel[i] = 0;
+    if (source.depth_stride == 1) {
+      turn_into_panel(from, source.column_stride, source.depth, columns, panel);
+    } else if (source.column_stride == 1 && columns == kColumns) {
+      for (int64_t k = 0; k < source.depth; ++k, from += source.depth_stride) {
+        store(panel + k * kColumns, load(from));
+        store(panel + k * kColumns + kLanes<T>, load(from + kLanes<T>));
+      }
+    } else {
+      for (int64_t k = 0; k < source.depth; ++k)
+        for (int64_t column = 0; column < columns; ++column)
+          panel[k * kColumns + column] = from[k * source.depth_stride + column * source.column_stride];
+    }
+  }
+}
+
+template <class T>
 void packed_linear(const PackedLinear<T>& a, int64_t row_block, int64_t first_panel, int64_t last_panel,
                    T* scratch) {
   static_assert(kPanelColumns<T> == kLinearPanel<T>);
+  static_assert(kTileRows * kPanelColumns<T> <= kLinearScratch);
   if (a.rows == 1) return single_row(a, first_panel, last_panel, scratch);
   const int64_t first_row = row_block * kLinearRows;
   const int64_t rows = least(kLinearRows, a.rows - first_row);
   for (int64_t k = 0; k < a.in; k += kLinearDepth) {
     const int64_t depth = least(kLinearDepth, a.in - k);
-    pack_strips(a.x + first_row * a.in + k, a.in, rows, depth, scratch);
     if (k == 0)
       add_depth<false>(a, first_row, rows, first_panel, last_panel, k, depth, scratch);
     else
@@ -127,6 +160,8 @@ void packed_linear(const PackedLinear<T>& a, int64_t row_block, int64_t first_pa
   }
 }
 
+template void pack_panels(const PanelSource<float>&, int64_t, int64_t);
+template void pack_panels(const PanelSource<double>&, int64_t, int64_t);
 template void packed_linear(const PackedLinear<float>&, int64_t, int64_t, int64_t, float*);
 template void packed_linear(const PackedLinear<double>&, int64_t, int64_t, int64_t, double*);
 

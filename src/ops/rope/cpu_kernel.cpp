@@ -12,15 +12,7 @@ constexpr int64_t kBlock = 256;  // columns whose factors are laid out at once
 template <class T>
 inline Vec<T> swap_pairs(const Vec<T>& x) {
   Vec<T> result;
-#ifdef __clang__  // has no __builtin_shuffle
-  BLT_EACH_REGISTER(i)
-  for (int lane = 0; lane < Vec<T>::kPerRegister; ++lane) result.r[i][lane] = x.r[i][lane ^ 1];
-#else
-  typename Register<T>::Bits swapped;
-#pragma GCC unroll 16
-  for (int lane = 0; lane < Vec<T>::kPerRegister; ++lane) swapped[lane] = lane ^ 1;
-  BLT_EACH_REGISTER(i) result.r[i] = __builtin_shuffle(x.r[i], swapped);
-#endif
+  BLT_EACH_REGISTER(i) result.r[i] = shuffled<T>(x.r[i], x.r[i], [](int lane) { return lane ^ 1; });
   return result;
 }
 

@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "blt/ops/row_adamw.h"
 #include "ops/row_adamw/check.h"
 #include "ops/row_adamw/cpu_kernel.h"
 
@@ -13,14 +15,41 @@ namespace {
 
 using at::Tensor;
 
+template <class T>
+void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const int32_t* ids,
+         int64_t touched, const Tensor& values, double scale, const AdamWStep& step) {
+  const double bias1 = 1.0 - std::pow(step.beta1, step.step), bias2 = 1.0 - std::pow(step.beta2, step.step);
+  const Tensor values_ = values.to(table.scalar_type()).contiguous();
+  const RowAdamW<T> a{.table = table.data_ptr<T>(),
+                      .exp_avg = exp_avg.data_ptr<T>(),
+                      .exp_avg_sq = exp_avg_sq.data_ptr<T>(),
+                      .columns = table.size(1),
+                      .ids = ids,
+                      .values = values_.const_data_ptr<T>(),
+                      .count = touched,
+                      .touched_only = step.touched_only,
+                      .scale = static_cast<T>(scale),
+                      .beta1 = static_cast<T>(step.beta1),
+                      .beta2 = static_cast<T>(step.beta2),
+                      .eps = static_cast<T>(step.eps),
+                      .fresh1 = static_cast<T>(1.0 - step.beta1),
+                      .fresh2 = static_cast<T>(1.0 - step.beta2),
+                      .keep = static_cast<T>(1.0 - step.learning_rate * step.weight_decay),
+                      .step_size = static_cast<T>(step.learning_rate / bias1),
+                      .inverse_root2 = static_cast<T>(1.0 / std::sqrt(bias2))};
+  const auto kernel = BLT_KERNEL(row_adamw<T>);
+  constexpr int64_t kGrain = 1 << 15;  // elements
+  at::parallel_for(0, table.size(0), std::max<int64_t>(1, kGrain / std::max<int64_t>(1, a.columns)),
+                   [&](int64_t first, int64_t last) { kernel(a, first, last); });
+}
+
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
                double eps, double weight_decay, int64_t step, bool touched_only) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
-  const float factor = scale.item<float>();
+  const auto factor = scale.item<double>();
   if (!std::isfinite(factor)) return;
   const Tensor ids_ = ids.contiguous();
-  const Tensor values_ = values.to(at::kFloat).contiguous();
   const int32_t* rows = ids_.const_data_ptr<int32_t>();
   const int64_t touched = count.item<int32_t>();
   TORCH_CHECK(touched >= 0 && touched <= ids.size(0), "row_adamw_: count ", touched, " of ", ids.size(0),
@@ -28,29 +57,15 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
   for (int64_t i = 0; i < touched; ++i)
     TORCH_CHECK(rows[i] > (i == 0 ? -1 : rows[i - 1]) && rows[i] < table.size(0),
                 "row_adamw_: ids must increase within [0, ", table.size(0), "), got ", rows[i]);
-
-  const double bias1 = 1.0 - std::pow(beta1, step), bias2 = 1.0 - std::pow(beta2, step);
-  const RowAdamW a{.table = table.data_ptr<float>(),
-                   .exp_avg = exp_avg.data_ptr<float>(),
-                   .exp_avg_sq = exp_avg_sq.data_ptr<float>(),
-                   .columns = table.size(1),
-                   .ids = rows,
-                   .values = values_.const_data_ptr<float>(),
-                   .count = touched,
-                   .touched_only = touched_only,
-                   .scale = factor,
-                   .beta1 = static_cast<float>(beta1),
-                   .beta2 = static_cast<float>(beta2),
-                   .eps = static_cast<float>(eps),
-                   .fresh1 = static_cast<float>(1.0 - beta1),
-                   .fresh2 = static_cast<float>(1.0 - beta2),
-                   .keep = static_cast<float>(1.0 - learning_rate * weight_decay),
-                   .step_size = static_cast<float>(learning_rate / bias1),
-                   .inverse_root2 = static_cast<float>(1.0 / std::sqrt(bias2))};
-  const auto kernel = BLT_KERNEL(row_adamw);
-  constexpr int64_t kGrain = 1 << 15;  // elements
-  at::parallel_for(0, table.size(0), std::max<int64_t>(1, kGrain / std::max<int64_t>(1, a.columns)),
-                   [&](int64_t first, int64_t last) { kernel(a, first, last); });
+  const AdamWStep settings{.learning_rate = learning_rate,
+                           .beta1 = beta1,
+                           .beta2 = beta2,
+                           .eps = eps,
+                           .weight_decay = weight_decay,
+                           .step = step,
+                           .touched_only = touched_only};
+  const auto move = table.scalar_type() == at::kDouble ? run<double> : run<float>;
+  move(table, exp_avg, exp_avg_sq, rows, touched, values, factor, settings);
 }
 
 }  // namespace

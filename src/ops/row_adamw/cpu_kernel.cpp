@@ -1,4 +1,4 @@
-// One sweep over a table and its two moments. Bound: 12 bytes read and 12 written for each element.
+// One sweep over a table and its two moments. Bound: 12 bytes read and 12 written for each element (float).
 //
 // Plain loops: the compiler makes vectors of them, and without contraction an element's rounding is the same in a vector and in the
 // rest. Between touched rows the sweep does not see rows at all.
@@ -7,32 +7,39 @@
 namespace blt::ops::BLT_ISA {
 namespace {
 
+inline float root(float x) { return __builtin_sqrtf(x); }
+inline double root(double x) { return __builtin_sqrt(x); }
+
+template <class T>
 struct Moved {
-  float* __restrict table;
-  float* __restrict exp_avg;
-  float* __restrict exp_avg_sq;
+  T* __restrict table;
+  T* __restrict exp_avg;
+  T* __restrict exp_avg_sq;
 };
 
-inline void move(const RowAdamW& a, const Moved& to, int64_t i, float exp_avg, float exp_avg_sq) {
+template <class T>
+inline void move(const RowAdamW<T>& a, const Moved<T>& to, int64_t i, T exp_avg, T exp_avg_sq) {
   to.exp_avg[i] = exp_avg;
   to.exp_avg_sq[i] = exp_avg_sq;
-  const float root = __builtin_sqrtf(exp_avg_sq) * a.inverse_root2 + a.eps;
-  to.table[i] = to.table[i] * a.keep - a.step_size * (exp_avg / root);
+  const T divisor = root(exp_avg_sq) * a.inverse_root2 + a.eps;
+  to.table[i] = to.table[i] * a.keep - a.step_size * (exp_avg / divisor);
 }
 
 // The gradient is zero.
-void sweep(const RowAdamW& args, int64_t first, int64_t last) {
-  const RowAdamW a = args;  // nothing that is written can be part of it
-  const Moved to{a.table, a.exp_avg, a.exp_avg_sq};
+template <class T>
+void sweep(const RowAdamW<T>& args, int64_t first, int64_t last) {
+  const RowAdamW<T> a = args;  // nothing that is written can be part of it
+  const Moved<T> to{a.table, a.exp_avg, a.exp_avg_sq};
   for (int64_t i = first; i < last; ++i) move(a, to, i, to.exp_avg[i] * a.beta1, to.exp_avg_sq[i] * a.beta2);
 }
 
-void touched_row(const RowAdamW& args, int64_t row, const float* __restrict values) {
-  const RowAdamW a = args;
+template <class T>
+void touched_row(const RowAdamW<T>& args, int64_t row, const T* __restrict values) {
+  const RowAdamW<T> a = args;
   const int64_t at = row * a.columns;
-  const Moved to{a.table + at, a.exp_avg + at, a.exp_avg_sq + at};
+  const Moved<T> to{a.table + at, a.exp_avg + at, a.exp_avg_sq + at};
   for (int64_t i = 0; i < a.columns; ++i) {
-    const float grad = values[i] * a.scale;
+    const T grad = values[i] * a.scale;
     move(a, to, i, to.exp_avg[i] * a.beta1 + grad * a.fresh1,
          to.exp_avg_sq[i] * a.beta2 + grad * grad * a.fresh2);
   }
@@ -40,7 +47,8 @@ void touched_row(const RowAdamW& args, int64_t row, const float* __restrict valu
 
 }  // namespace
 
-void row_adamw(const RowAdamW& a, int64_t first_row, int64_t last_row) {
+template <class T>
+void row_adamw(const RowAdamW<T>& a, int64_t first_row, int64_t last_row) {
   int64_t next = 0;  // the first touched row that is not below first_row
   for (int64_t above = a.count; next < above;) {
     const int64_t middle = next + (above - next) / 2;
@@ -58,5 +66,8 @@ void row_adamw(const RowAdamW& a, int64_t first_row, int64_t last_row) {
   }
   if (!a.touched_only) sweep(a, row * a.columns, last_row * a.columns);
 }
+
+template void row_adamw(const RowAdamW<float>&, int64_t, int64_t);
+template void row_adamw(const RowAdamW<double>&, int64_t, int64_t);
 
 }  // namespace blt::ops::BLT_ISA

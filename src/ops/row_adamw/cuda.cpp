@@ -16,6 +16,8 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
                double eps, double weight_decay, int64_t step, bool touched_only) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
+  TORCH_CHECK(table.scalar_type() == at::kFloat, "row_adamw_: on CUDA, the table must be float32, got ",
+              table.scalar_type());
   for (const Tensor* x : {&table, &exp_avg, &exp_avg_sq})  // they are changed in place: no copy will do
     TORCH_CHECK(reinterpret_cast<uintptr_t>(x->const_data_ptr()) % kPackBytes == 0,
                 "row_adamw_: on CUDA, the table and its moments start at multiples of ", kPackBytes,

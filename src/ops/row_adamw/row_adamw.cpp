@@ -39,10 +39,11 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("row_adamw_", meta); }
 void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& ids,
                      const Tensor& values, const Tensor& count, const Tensor& scale, int64_t step) {
   TORCH_CHECK(table.dim() == 2, "row_adamw_: table must be [R, C], got ", table.sizes());
+  const at::ScalarType type = table.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   for (const Tensor* x : {&table, &exp_avg, &exp_avg_sq})
-    TORCH_CHECK(x->sizes() == table.sizes() && x->scalar_type() == at::kFloat && x->is_contiguous(),
-                "row_adamw_: table and moments must be contiguous float32 ", table.sizes(), ", got ",
-                x->scalar_type(), " ", x->sizes());
+    TORCH_CHECK(x->sizes() == table.sizes() && x->scalar_type() == type && x->is_contiguous(),
+                "row_adamw_: table and moments must be contiguous float32, or all of them float64, ",
+                table.sizes(), ", got ", x->scalar_type(), " ", x->sizes());
   TORCH_CHECK(ids.dim() == 1 && ids.scalar_type() == at::kInt,
               "row_adamw_: ids must be [capacity] int32, got ", ids.scalar_type(), " ", ids.sizes());
   TORCH_CHECK(values.dim() == 2 && values.size(0) == ids.size(0) && values.size(1) == table.size(1) &&
@@ -51,8 +52,8 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
               values.scalar_type(), " ", values.sizes());
   TORCH_CHECK(count.numel() == 1 && count.scalar_type() == at::kInt,
               "row_adamw_: count must be one int32, got ", count.scalar_type(), " ", count.sizes());
-  TORCH_CHECK(scale.numel() == 1 && scale.scalar_type() == at::kFloat,
-              "row_adamw_: scale must be one float32, got ", scale.scalar_type(), " ", scale.sizes());
+  TORCH_CHECK(scale.numel() == 1 && scale.scalar_type() == type, "row_adamw_: scale must be one ", type,
+              ", got ", scale.scalar_type(), " ", scale.sizes());
   for (const Tensor* x : {&exp_avg, &exp_avg_sq, &ids, &values, &count, &scale})
     TORCH_CHECK(x->device() == table.device(), "row_adamw_: the table is on ", table.device(),
                 ", but another argument on ", x->device());

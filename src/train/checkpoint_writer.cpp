@@ -1,0 +1,162 @@
+#include "train/checkpoint_writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "blt/base/error.h"
+#include "blt/io/model_content.h"
+
+namespace blt {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kLook(20);
+constexpr std::chrono::seconds kHurried(3);  // less than a launcher gives to ranks after one has failed
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// Waits until something is so; false when the time is over.
+template <class Done>
+bool wait_until(const Done& done, double timeout_s, const std::atomic<bool>& hurry) {
+  const auto limit = Clock::now() + std::chrono::duration<double>(timeout_s);
+  std::optional<Clock::time_point> hurried;
+  while (!done()) {
+    if (hurry && !hurried) hurried = Clock::now() + kHurried;
+    if (Clock::now() > limit || (hurried && Clock::now() > *hurried)) return false;
+    std::this_thread::sleep_for(kLook);
+  }
+  return true;
+}
+
+// The file that says how far a rank is, by its name. Renaming needs no room on the disk.
+struct Marks {
+  fs::path folder;
+  fs::path begun(int64_t rank) const { return folder / fmt::format(".rank_{}", rank); }
+  fs::path done(int64_t rank) const { return folder / fmt::format(".rank_{}.done", rank); }
+  fs::path failed(int64_t rank) const { return folder / fmt::format(".rank_{}.failed", rank); }
+};
+
+WrittenRanges write_own(const CheckpointJob& job, const fs::path& folder) {
+  const auto files = lay_out_files(job.descriptions,
+                                   {{kModelFile, model_metadata()}, {kOptimizerFile, optimizer_metadata()}});
+  return write_shares(folder, files, job.shares, job.rank, /*with_headers=*/job.rank == 0);
+}
+
+// A disk that is full may not take the reason.
+void mark_failed(const Marks& marks, int64_t rank, const std::string& why) {
+  try {
+    AppendFile(marks.begun(rank)).append(why);
+  } catch (const Error&) {
+  }
+  std::error_code ignored;
+  fs::rename(marks.begun(rank), marks.failed(rank), ignored);
+}
+
+// Of a rank that is not the first.
+void write_with_others(CheckpointJob& job, const std::atomic<bool>& hurry) {
+  const Marks marks{job.output / job.temporary};
+  try {
+    AppendFile begun(marks.begun(job.rank));
+    const WrittenRanges ranges = write_own(job, marks.folder);
+    job.shares.clear();  // the memory
+    begun.append(to_json(ranges));
+    fs::rename(marks.begun(job.rank), marks.done(job.rank));
+  } catch (const std::exception& e) {
+    mark_failed(marks, job.rank, e.what());
+    wait_until([&] { return !is_there(marks.folder); }, job.timeout_s, hurry);
+    throw;
+  }
+  if (!wait_until([&] { return !is_there(marks.folder); }, job.timeout_s, hurry))
+    throw Error(fmt::format("rank 0 did not finish it within {:g} s", job.timeout_s));
+  if (!is_there(job.output / checkpoint_name(job.step))) throw Error("rank 0 could not finish it");
+}
+
+// What all other ranks have written.
+WrittenRanges ranges_of_others(const CheckpointJob& job, const Marks& marks, const std::atomic<bool>& hurry) {
+  WrittenRanges all;
+  for (int64_t rank = 1; rank < job.ranks; ++rank) {
+    const fs::path done = marks.done(rank), failed = marks.failed(rank);
+    if (!wait_until([&] { return is_there(done) || is_there(failed); }, job.timeout_s, hurry))
+      throw Error(
+          fmt::format("rank {} has not written its part within {:g} s after rank 0 had (parallel.timeout_s)",
+                      rank, job.timeout_s));
+    if (is_there(failed)) {
+      const std::string why = read_file(failed);
+      throw Error(fmt::format("rank {}: {}", rank, why.empty() ? "cannot write its part, nor say why" : why));
+    }
+    for (auto& [file, ranges] : written_ranges(read_file(done), done.string()))
+      all[file].insert(all[file].end(), ranges.begin(), ranges.end());
+    fs::remove(done);
+  }
+  return all;
+}
+
+void write_as_first(CheckpointJob& job, const std::atomic<bool>& hurry) {
+  const std::shared_ptr<AtomicDirectory> directory =
+      std::move(job.directory);  // without a commit it goes, first of all
+  const fs::path folder = directory->path();
+  WrittenRanges ranges = write_own(job, folder);
+  job.shares.clear();
+  job.write_rest(folder);
+  for (auto& [file, of_others] : ranges_of_others(job, Marks{folder}, hurry))
+    ranges[file].insert(ranges[file].end(), of_others.begin(), of_others.end());
+  write_manifest(folder, std::move(ranges));
+  directory->commit();
+}
+
+SavedCheckpoint write(CheckpointJob job, const std::atomic<bool>& hurry) {
+  SavedCheckpoint saved{.step = job.step, .path = job.output / checkpoint_name(job.step)};
+  try {
+    if (job.rank == 0)
+      write_as_first(job, hurry);
+    else
+      write_with_others(job, hurry);
+    saved.is_there = true;
+    if (job.rank == 0) apply_policy(job.output, job.step, job.keep);
+  } catch (const std::exception& e) {
+    saved.failure = e.what();
+  }
+  return saved;
+}
+
+}  // namespace
+
+CheckpointWriter::~CheckpointWriter() {
+  hurry_ = true;
+  wait();
+}
+
+void CheckpointWriter::start(CheckpointJob job) {
+  writing_ = std::async(std::launch::async,
+                        [job = std::move(job), this]() mutable { return write(std::move(job), hurry_); });
+}
+
+void CheckpointWriter::fail(int64_t step, std::string failure) {
+  std::promise<SavedCheckpoint> known;
+  known.set_value({.step = step, .failure = std::move(failure)});
+  writing_ = known.get_future();
+}
+
+std::optional<SavedCheckpoint> CheckpointWriter::finished() {
+  if (!writing_.valid() || writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
+    return std::nullopt;
+  return writing_.get();
+}
+
+std::optional<SavedCheckpoint> CheckpointWriter::wait() {
+  if (!writing_.valid()) return std::nullopt;
+  return writing_.get();
+}
+
+}  // namespace blt

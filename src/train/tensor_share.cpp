@@ -1,0 +1,197 @@
+#include "train/tensor_share.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+
+#include "blt/base/error.h"
+
+namespace blt {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr uint64_t kLongestRange = 16 << 20;  // that has a checksum
+
+// Elements [begin, end) of a flattened tensor, which do not change any more.
+at::Tensor copied(const at::Tensor& tensor, int64_t begin, int64_t end, bool is_constant) {
+  if (begin >= end) return {};
+  const at::Tensor own = tensor.detach().reshape({-1}).slice(0, begin, end);
+  return own.to(own.options().device(at::kCPU), /*non_blocking=*/false, /*copy=*/!is_constant);
+}
+
+// The name of the parameter that a tensor of the optimizer's state is about.
+std::string parameter_of(const std::string& name) { return name.substr(0, name.rfind('.')); }
+
+// A file that several processes write at once, each its own bytes.
+class SharedFile {
+ public:
+  SharedFile(fs::path path, uint64_t size) : path_(std::move(path)) {
+    descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor_ < 0 || ftruncate(descriptor_, static_cast<off_t>(size)) != 0) fail(errno);
+  }
+  ~SharedFile() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  SharedFile(const SharedFile&) = delete;
+  SharedFile& operator=(const SharedFile&) = delete;
+
+  void write(uint64_t offset, const char* data, uint64_t num_bytes) const {
+    while (num_bytes > 0) {
+      const ssize_t count = pwrite(descriptor_, data, num_bytes, static_cast<off_t>(offset));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail(errno);
+      data += count;
+      offset += static_cast<uint64_t>(count);
+      num_bytes -= static_cast<uint64_t>(count);
+    }
+  }
+  void sync() const {
+    if (fsync(descriptor_) != 0) fail(errno);
+  }
+
+ private:
+  [[noreturn]] void fail(int error) const {
+    throw Error(fmt::format("{}: cannot write: {}", path_.string(), std::generic_category().message(error)));
+  }
+  fs::path path_;
+  int descriptor_ = -1;
+};
+
+// Writes bytes of one tensor, and adds their ranges.
+void write_ranges(const SharedFile& file, uint64_t begin, const char* data, uint64_t num_bytes, int64_t rank,
+                  const std::string& tensor, std::vector<WrittenRange>& ranges) {
+  for (uint64_t done = 0; done < num_bytes;) {
+    const uint64_t length = std::min(kLongestRange, num_bytes - done);
+    ranges.push_back({.begin = begin + done,
+                      .end = begin + done + length,
+                      .rank = rank,
+                      .tensor = tensor,
+                      .checksum = range_checksum(data + done, length)});
+    file.write(begin + done, data + done, length);
+    done += length;
+  }
+}
+
+}  // namespace
+
+TensorShares equal_shares(const std::string& file, const std::vector<WholeTensor>& tensors, int64_t rank,
+                          int64_t ranks) {
+  int64_t total = 0;
+  for (const WholeTensor& item : tensors) total += static_cast<int64_t>(item.tensor.nbytes());
+  // Whole blocks of the disk where files are large; of small tensors a few ranks may have all.
+  const int64_t share = (total + ranks - 1) / ranks, first = share * rank, last = share * (rank + 1);
+  TensorShares result;
+  int64_t before = 0;
+  for (const auto& [name, whole, is_constant] : tensors) {
+    const at::Tensor& tensor = whole;  // clang 14 does not capture a structured binding
+    const auto bytes = static_cast<int64_t>(tensor.element_size());
+    const auto inside = [&, before](int64_t place) {
+      return std::clamp<int64_t>((place - before + bytes - 1) / bytes, 0, tensor.numel());
+    };
+    const int64_t begin = before >= first ? 0 : inside(first), end = before >= last ? 0 : inside(last);
+    result.push_back({.file = file,
+                      .name = name,
+                      .dtype = tensor.scalar_type(),
+                      .sizes = tensor.sizes().vec(),
+                      .begin = begin,
+                      .data = copied(tensor, begin, end, is_constant)});
+    before += static_cast<int64_t>(tensor.nbytes());
+  }
+  return result;
+}
+
+TensorShare part_share(const std::string& file, const std::string& name, std::vector<int64_t> sizes,
+                       int64_t begin, const at::Tensor& elements) {
+  return {.file = file,
+          .name = name,
+          .dtype = elements.scalar_type(),
+          .sizes = std::move(sizes),
+          .begin = begin,
+          .data = copied(elements, 0, elements.numel(), /*is_constant=*/false)};
+}
+
+TensorShares optimizer_shares(const std::string& file, const OptimizerState& state, const Parts& parts,
+                              const torch::nn::Module& module, int64_t rank, int64_t ranks) {
+  std::map<std::string, std::vector<int64_t>> sizes;
+  for (const auto& item : module.named_parameters()) sizes[item.key()] = item.value().sizes().vec();
+  std::vector<WholeTensor> whole;
+  TensorShares result;
+  for (const auto& [name, tensor] : state) {
+    const std::string parameter = parameter_of(name);
+    const auto part = parts.find(parameter);
+    if (part == parts.end()) {
+      whole.push_back({.name = name, .tensor = tensor});
+      continue;
+    }
+    const auto [begin, end] = part->second;
+    if (tensor.dim() > 0) {
+      result.push_back(part_share(file, name, sizes.at(parameter), begin, tensor));
+    } else {
+      const bool is_own = begin == 0 && end > 0;
+      result.push_back(part_share(file, name, {}, 0, is_own ? tensor.view({1}) : tensor.new_empty({0})));
+    }
+  }
+  for (TensorShare& share : equal_shares(file, whole, rank, ranks)) result.push_back(std::move(share));
+  return result;
+}
+
+std::string describe(const TensorShares& shares) {
+  json result = json::array();
+  for (const TensorShare& share : shares)
+    result.push_back({share.file, share.name, static_cast<int>(share.dtype), share.sizes});
+  return result.dump();
+}
+
+std::map<std::string, SafetensorsLayout> lay_out_files(
+    const std::vector<std::string>& descriptions,
+    const std::map<std::string, std::map<std::string, std::string>>& metadata) {
+  std::map<std::string, std::map<std::string, SafetensorsEntry>> files;
+  for (const std::string& description : descriptions)
+    for (const json& item : json::parse(description)) {
+      const auto name = item[1].get<std::string>();
+      SafetensorsEntry entry{.name = name,
+                             .dtype = static_cast<at::ScalarType>(item[2].get<int>()),
+                             .sizes = item[3].get<std::vector<int64_t>>()};
+      const auto [known, is_new] = files[item[0].get<std::string>()].emplace(name, entry);
+      if (!is_new && (known->second.dtype != entry.dtype || known->second.sizes != entry.sizes))
+        throw Error(fmt::format("the ranks do not agree on the type or shape of {}", name));
+    }
+  std::map<std::string, SafetensorsLayout> result;
+  for (const auto& [file, metadata_of_file] : metadata) {
+    std::vector<SafetensorsEntry> entries;
+    for (auto& [name, entry] : files[file]) entries.push_back(std::move(entry));
+    result.emplace(file, lay_out(std::move(entries), metadata_of_file));
+  }
+  return result;
+}
+
+WrittenRanges write_shares(const fs::path& folder, const std::map<std::string, SafetensorsLayout>& files,
+                           const TensorShares& shares, int64_t rank, bool with_headers) {
+  WrittenRanges written;
+  for (const auto& [file, layout] : files) {
+    std::vector<WrittenRange>& ranges = written[file];
+    const SharedFile target(folder / file, layout.file_bytes);
+    if (with_headers) write_ranges(target, 0, layout.header.data(), layout.header.size(), rank, "", ranges);
+    std::map<std::string_view, const SafetensorsEntry*> entries;
+    for (const SafetensorsEntry& entry : layout.entries) entries[entry.name] = &entry;
+    for (const TensorShare& share : shares) {
+      if (share.file != file || !share.data.defined()) continue;
+      const uint64_t begin =
+          entries.at(share.name)->offset + static_cast<uint64_t>(share.begin) * share.data.element_size();
+      write_ranges(target, begin, static_cast<const char*>(share.data.const_data_ptr()), share.data.nbytes(),
+                   rank, share.name, ranges);
+    }
+    target.sync();
+  }
+  return written;
+}
+
+}  // namespace blt

@@ -1,0 +1,204 @@
+// The files of a checkpoint: written in parts, found damaged byte by byte.
+#include "train/checkpoint.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <fstream>
+
+#include "blt/base/error.h"
+#include "blt/io/safetensors.h"
+#include "file_content.h"
+#include "message.h"
+#include "temporary_folder.h"
+#include "train/checkpoint_writer.h"
+#include "train/manifest.h"
+#include "train/ranks.h"
+#include "train/tensor_share.h"
+
+namespace blt {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<WholeTensor> some_tensors() {
+  torch::manual_seed(1);
+  return {{.name = "b", .tensor = torch::randn({7, 11})},
+          {.name = "a", .tensor = torch::randn({130}).to(torch::kBFloat16)},
+          {.name = "empty", .tensor = torch::zeros({0, 3})},
+          {.name = "c", .tensor = torch::randn({1})},
+          {.name = "scalar", .tensor = torch::scalar_tensor(3.0)},
+          {.name = "d", .tensor = torch::randn({40, 3}), .is_constant = true}};
+}
+
+// Every rank's writer, one after the other, as threads of one process.
+std::vector<SavedCheckpoint> write_with(
+    int64_t ranks, const fs::path& output, const std::function<TensorShares(int64_t rank)>& shares,
+    const std::function<void(int64_t rank, CheckpointJob&)>& change = {}) {
+  auto directory = std::make_shared<AtomicDirectory>(output / checkpoint_name(3));
+  const std::string temporary = directory->path().filename().string();
+  std::vector<std::string> descriptions;
+  for (int64_t r = 0; r < ranks; ++r) descriptions.push_back(describe(shares(r)));
+  std::vector<std::unique_ptr<CheckpointWriter>> writers;
+  for (int64_t r = 0; r < ranks; ++r) {
+    CheckpointJob job{.output = output,
+                      .temporary = temporary,
+                      .step = 3,
+                      .rank = r,
+                      .ranks = ranks,
+                      .timeout_s = 10,
+                      .shares = shares(r),
+                      .descriptions = descriptions};
+    if (r == 0) {
+      job.directory = std::move(directory);
+      job.write_rest = [](const fs::path& folder) {
+        write_file(folder / "config.json", "{}");
+        write_file(folder / kTrainerStateFile, "{\"step\": 3}");
+      };
+    }
+    if (change) change(r, job);
+    writers.push_back(std::make_unique<CheckpointWriter>());
+    writers.back()->start(std::move(job));
+  }
+  std::vector<SavedCheckpoint> saved;
+  for (const auto& writer : writers) saved.push_back(*writer->wait());
+  return saved;
+}
+
+TEST(Checkpoint, OfAnyNumberOfRanksHasTheSameFiles) {
+  const blt_test::TemporaryFolder folder;
+  const std::vector<WholeTensor> tensors = some_tensors();
+  for (const int64_t ranks : {1, 2, 3, 7}) {
+    const fs::path output = folder / std::to_string(ranks);
+    fs::create_directories(output);
+    const auto saved = write_with(ranks, output, [&](int64_t rank) {
+      TensorShares shares = equal_shares(kModelFile, tensors, rank, ranks);
+      for (TensorShare& share : equal_shares(kOptimizerFile, tensors, rank, ranks)) shares.push_back(share);
+      return shares;
+    });
+    for (const SavedCheckpoint& one : saved) EXPECT_TRUE(one.is_there) << ranks << ": " << one.failure;
+    const fs::path checkpoint = output / "step_00000003";
+    const SafetensorsFile file(checkpoint / kModelFile);
+    ASSERT_EQ(file.entries().size(), tensors.size());
+    for (const WholeTensor& item : tensors)
+      EXPECT_TRUE(torch::equal(file.tensor(item.name), item.tensor)) << item.name;
+    for (const char* name : {kModelFile, kOptimizerFile})
+      EXPECT_EQ(content_of(checkpoint / name), content_of(folder / ("1/step_00000003/" + std::string(name))))
+          << ranks;
+    EXPECT_NO_THROW(check_checkpoint(checkpoint, *make_alone_group()));
+    for (const auto& entry : fs::directory_iterator(checkpoint))
+      EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
+    EXPECT_EQ(fs::read_symlink(output / "latest"), "step_00000003");
+  }
+}
+
+TEST(Checkpoint, HasTheOptimizersPartsInTheirPlaces) {
+  const blt_test::TemporaryFolder folder;
+  torch::nn::Linear module(torch::nn::LinearOptions(5, 4));
+  const at::Tensor moments = torch::randn({4, 5}), bias = torch::randn({4});
+  const auto shares = [&](int64_t rank) {
+    // Rank 0 moves 13 elements of the weight, rank 1 seven; of the bias rank 1 everything, and rank 2 nothing.
+    const Parts parts[] = {{{"weight", {0, 13}}, {"bias", {0, 0}}},
+                           {{"weight", {13, 20}}, {"bias", {0, 4}}},
+                           {{"weight", {20, 20}}, {"bias", {4, 4}}}};
+    OptimizerState state;
+    for (const auto& [name, whole] : {std::pair{"weight", moments}, {"bias", bias}}) {
+      const Part part = parts[rank].at(name);
+      if (part.begin == part.end) continue;
+      state.emplace_back(std::string(name) + ".exp_avg", whole.reshape({-1}).slice(0, part.begin, part.end));
+      state.emplace_back(std::string(name) + ".step", torch::scalar_tensor(7.0));
+    }
+    return optimizer_shares(kOptimizerFile, state, parts[rank], *module, rank, 3);
+  };
+  const auto saved = write_with(3, folder.path(), shares);
+  for (const SavedCheckpoint& one : saved) ASSERT_TRUE(one.is_there) << one.failure;
+  const SafetensorsFile file(folder / "step_00000003/optimizer.safetensors");
+  EXPECT_EQ(file.entries().size(), 4u);
+  EXPECT_TRUE(torch::equal(file.tensor("weight.exp_avg"), moments));
+  EXPECT_TRUE(torch::equal(file.tensor("bias.exp_avg"), bias));
+  for (const char* name : {"weight.step", "bias.step"}) {
+    EXPECT_EQ(file.tensor(name).dim(), 0);
+    EXPECT_EQ(file.tensor(name).item<float>(), 7);
+  }
+}
+
+TEST(Checkpoint, IsAbsentWhereARankCannotWriteItsPart) {
+  const blt_test::TemporaryFolder folder;
+  const std::vector<WholeTensor> tensors = some_tensors();
+  const auto shares = [&](int64_t rank) { return equal_shares(kModelFile, tensors, rank, 3); };
+  const std::vector<std::function<void(int64_t, CheckpointJob&)>> failures = {
+      [](int64_t rank, CheckpointJob& job) {
+        if (rank == 0) job.write_rest = [](const fs::path&) { throw Error("no room"); };
+      },
+      [](int64_t rank, CheckpointJob& job) {  // another folder, as on a disk that is not shared
+        if (rank == 2) job.temporary = "elsewhere";
+        job.timeout_s = 0.5;
+      },
+      [](int64_t rank, CheckpointJob& job) {  // two ranks write the same
+        if (rank == 1) job.shares[0].begin = 0, job.shares[0].data = torch::zeros({7 * 11});
+      }};
+  const std::string expected[] = {"no room", "rank 2 has not written its part within 0.5 s after rank 0 had",
+                                  "were written by two ranks"};
+  for (size_t i = 0; i < failures.size(); ++i) {
+    const auto saved = write_with(3, folder.path(), shares, failures[i]);
+    EXPECT_NE(saved[0].failure.find(expected[i]), std::string::npos) << saved[0].failure;
+    for (const SavedCheckpoint& one : saved) {
+      EXPECT_FALSE(one.is_there);
+      EXPECT_NE(one.failure, "");
+    }
+    EXPECT_FALSE(fs::exists(folder / "step_00000003"));
+    EXPECT_FALSE(fs::exists(folder / "latest"));
+    tidy_checkpoints(folder.path(), {}, {});
+    EXPECT_EQ(folder.num_entries(), 0u);
+  }
+  // A folder stands where rank 1 writes: it says so, and rank 0 says it for all.
+  auto block = [&](int64_t rank, CheckpointJob& job) {
+    if (rank == 1) fs::create_directories(folder / job.temporary / kModelFile);
+  };
+  const auto saved = write_with(3, folder.path(), shares, block);
+  EXPECT_FALSE(saved[0].is_there);
+  EXPECT_NE(saved[0].failure.find("model.safetensors: cannot write: Is a directory"), std::string::npos)
+      << saved[0].failure;
+}
+
+TEST(Checkpoint, IsDamagedWhereAnyBitIsNotWhatWasWritten) {
+  const blt_test::TemporaryFolder folder;
+  const std::vector<WholeTensor> tensors = some_tensors();
+  write_with(2, folder.path(), [&](int64_t rank) {
+    TensorShares shares = equal_shares(kModelFile, tensors, rank, 2);
+    for (TensorShare& share : equal_shares(kOptimizerFile, tensors, rank, 2)) shares.push_back(share);
+    return shares;
+  });
+  const fs::path checkpoint = folder / "step_00000003";
+  const auto group = make_alone_group();
+  ASSERT_NO_THROW(check_checkpoint(checkpoint, *group));
+  for (const auto& entry : fs::directory_iterator(checkpoint)) {
+    const fs::path path = entry.path();
+    const std::string whole = content_of(path), name = path.filename().string();
+    for (size_t place = 0; place < whole.size(); place += 1 + whole.size() / 40) {
+      std::string damaged = whole;
+      damaged[place] ^= 4;
+      write_content(path, damaged);
+      EXPECT_THROW(check_checkpoint(checkpoint, *group), Error) << name << "@" << place;
+    }
+    write_content(path, whole.substr(0, whole.size() - 1));
+    EXPECT_THROW(check_checkpoint(checkpoint, *group), Error) << name << " cut short";
+    fs::remove(path);
+    EXPECT_MESSAGE(check_checkpoint(checkpoint, *group), name);
+    write_content(path, whole);
+  }
+  ASSERT_NO_THROW(check_checkpoint(checkpoint, *group));
+  // What is said: the file, the place, the tensor and who wrote it.
+  std::string bytes = content_of(checkpoint / kModelFile);
+  bytes.back() ^= 1;
+  write_content(checkpoint / kModelFile, bytes);
+  EXPECT_MESSAGE(check_checkpoint(checkpoint, *group), "of tensor a, are not those that rank 1 wrote");
+  // All ranks come to the same, and pass over it.
+  testing::in_group(3, [&](const std::shared_ptr<Group>& ranks) {
+    EXPECT_MESSAGE(check_checkpoint(checkpoint, *ranks), (checkpoint / kModelFile).string() + "@");
+    EXPECT_FALSE(newest_whole_checkpoint(folder.path(), *ranks));
+  });
+}
+
+}  // namespace
+}  // namespace blt
