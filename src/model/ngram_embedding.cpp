@@ -30,6 +30,12 @@ NgramEmbeddingImpl::NgramEmbeddingImpl(const NgramConfig& config, int64_t dim)
 at::Tensor NgramEmbeddingImpl::forward(const at::Tensor& bytes, const Segments& documents) {
   NgramDropout dropout;
   if (is_training() && dropout_ > 0 && ngram_table.defined()) dropout = {dropout_, random_seed()};
+  if (fetch_rows) {
+    const at::Tensor ids = ops::ngram_ids(bytes, documents, hash_, dropout);
+    const ops::DistinctRows distinct = ops::distinct_rows(ids);
+    return ops::ngram_embedding_of_rows(bytes, byte_table, ids, distinct, fetch_rows(distinct.ids), hash_,
+                                        ngram_table.requires_grad() ? &row_gradients : nullptr, dropout);
+  }
   return ops::ngram_embedding(bytes, documents, byte_table, ngram_table, hash_, &row_gradients, dropout);
 }
 

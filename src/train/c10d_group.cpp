@@ -143,6 +143,15 @@ Group::Pending C10dGroup::all_to_all(const at::Tensor& output, const at::Tensor&
   });
 }
 
+Group::Pending C10dGroup::all_to_all(const at::Tensor& output, const at::Tensor& input,
+                                     const ExchangeCounts& counts, std::string_view what) {
+  return start(what, [&] {
+    at::Tensor to = output, from = input;
+    ExchangeCounts rows = counts;
+    return backend_->alltoall_base(to, from, rows.received, rows.sent);
+  });
+}
+
 bool C10dGroup::claim_failure(const std::string& message) { return store_->claim_failure(message); }
 
 }  // namespace blt

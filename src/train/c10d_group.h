@@ -23,6 +23,8 @@ class C10dGroup : public Group {
   Pending reduce_scatter(const at::Tensor& output, const at::Tensor& input, std::string_view what) override;
   Pending all_gather(const at::Tensor& output, const at::Tensor& input, std::string_view what) override;
   Pending all_to_all(const at::Tensor& output, const at::Tensor& input, std::string_view what) override;
+  Pending all_to_all(const at::Tensor& output, const at::Tensor& input, const ExchangeCounts& counts,
+                     std::string_view what) override;
   bool claim_failure(const std::string& message) override;
 
  private:

@@ -1,8 +1,7 @@
 #include "train/data_parallel.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/ScalarType.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -14,15 +13,6 @@
 
 namespace blt {
 namespace {
-
-// The n-gram embedding whose table this is; null where it is none.
-NgramEmbeddingImpl* table_owner(torch::nn::Module& module, const at::Tensor& parameter) {
-  for (const auto& child : module.modules()) {
-    auto* embedding = child->as<NgramEmbeddingImpl>();
-    if (embedding != nullptr && embedding->ngram_table.is_same(parameter)) return embedding;
-  }
-  return nullptr;
-}
 
 // The trainable parameters in the order of the module, without n-gram tables.
 std::vector<Trained> dense_parameters(torch::nn::Module& module,
@@ -56,21 +46,20 @@ class DataParallel::Hook : public torch::autograd::PostAccumulateGradHook {
 };
 
 DataParallel::DataParallel(const ParallelConfig& config, std::shared_ptr<Group> group,
-                           torch::nn::Module& module,
+                           torch::nn::Module& module, std::unique_ptr<Tables> tables,
                            const std::vector<std::shared_ptr<torch::nn::Module>>& units)
     : Parallel(std::move(group), module),
       parameters_(dense_parameters(module, units)),
+      tables_(std::move(tables)),
+      wire_(this->group(), config.gradient_dtype),
       buckets_(parameters_, static_cast<int64_t>(config.bucket_mib * (1 << 20)), this->group().size(),
                [this](size_t bucket) {
                  const size_t count = buckets_.all().size();
                  receive(most_in_flight() - 1);
                  pending_.push_back(send(bucket, fmt::format("gradients, {} of {}", bucket + 1, count)));
                }),
-      has_gradient_(parameters_.size(), false) {
-  for (auto& item : module.named_parameters())
-    if (NgramEmbeddingImpl* embedding = table_owner(module, item.value());
-        embedding != nullptr && item.value().requires_grad())
-      tables_.push_back({.table = {item.key(), item.value()}, .embedding = embedding});
+      has_gradient_(parameters_.size(), false),
+      overlap_(config.overlap) {
   for (size_t i = 0; i < parameters_.size(); ++i)
     torch::autograd::impl::set_post_acc_grad_hooks(parameters_[i].parameter,
                                                    std::make_unique<Hook>(*this, i));
@@ -87,14 +76,15 @@ void DataParallel::backward(const at::Tensor& loss, bool last) {
     has_gradient_.assign(parameters_.size(), false);
     is_new_step_ = false;
   }
-  sending_ = sends(last);
-  if (sending_) buckets_.reset();
+  const bool sends_this = sends(last);
+  if (sends_this) buckets_.reset();
+  sending_ = sends_this && overlap_;
   loss.backward();
+  sending_ = false;
   // A parameter may have a gradient on some ranks only, or in earlier micro-batches only.
-  if (sending_)
+  if (sends_this)
     for (size_t i = 0; i < parameters_.size(); ++i)
       if (!buckets_.is_filled(i)) fill(i);
-  sending_ = false;
 }
 
 void DataParallel::fill(size_t parameter) {
@@ -104,7 +94,7 @@ void DataParallel::fill(size_t parameter) {
 }
 
 Group::Pending DataParallel::send(size_t bucket, std::string_view what) {
-  return group().sum(buckets_.all()[bucket].values, what);
+  return wire_.sum(buckets_.all()[bucket].values, what);
 }
 
 void DataParallel::receive(size_t most_left) {
@@ -120,14 +110,15 @@ Gradients DataParallel::finish_gradients() {
   auto* ranks_with_gradient = ranks_with.data_ptr<int32_t>();
   for (size_t i = 0; i < parameters_.size(); ++i) ranks_with_gradient[i] = has_gradient_[i] ? 1 : 0;
   const Group::Pending known = group().sum(ranks_with, "which parameters have gradients");
-  std::vector<RowGradient> rows;
-  for (Table& table : tables_) rows.push_back(exchange_rows(table));
+  Gradients result;
+  result.rows = tables_->finish_gradients();
   receive(0);
   known->wait();
   is_new_step_ = true;
   std::vector<bool> took_part;
   for (size_t i = 0; i < parameters_.size(); ++i) took_part.push_back(ranks_with_gradient[i] > 0);
-  return collect(took_part, std::move(rows));
+  result.dense = collect(took_part);
+  return result;
 }
 
 std::vector<at::Tensor> DataParallel::kept_gradients() const {
@@ -136,55 +127,47 @@ std::vector<at::Tensor> DataParallel::kept_gradients() const {
   return result;
 }
 
-Gradients DataParallel::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
-  Gradients result;
+std::vector<Gradients::Dense> DataParallel::collect(const std::vector<bool>& took_part) {
+  std::vector<Gradients::Dense> result;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!took_part[i]) continue;
     const Buckets::Piece& piece = buckets_.piece(i);
     const at::Tensor& values = buckets_.all()[buckets_.bucket_of(i)].values;
     const at::Tensor& parameter = parameters_[i].parameter;
-    result.dense.push_back({parameters_[i].name, parameter,
-                            values.narrow(0, piece.offset, piece.numel).view(parameter.sizes())});
+    result.push_back({parameters_[i].name, parameter,
+                      values.narrow(0, piece.offset, piece.numel).view(parameter.sizes())});
   }
-  for (size_t t = 0; t < tables_.size(); ++t)
-    if (rows[t].capacity > 0)
-      result.rows.push_back({tables_[t].table.name, tables_[t].table.parameter, std::move(rows[t])});
   return result;
 }
 
-RowGradient DataParallel::exchange_rows(Table& table) {
-  const RowGradient own = ops::merge(table.embedding->row_gradients);
-  table.embedding->row_gradients.clear();
-  const int64_t ranks = group().size();
-  std::vector<int64_t> counts(static_cast<size_t>(ranks));
-  counts[static_cast<size_t>(group().rank())] = own.capacity;
-  counts = sum_of_counts(group(), std::move(counts), "numbers of table rows");
-  const int64_t longest = *std::max_element(counts.begin(), counts.end());
-  if (longest == 0) return {};
+at::Tensor DataParallel::squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
+  if (!is_divided() && !tables_->is_divided()) return blt::squared_norms(gradients, modules);
+  Gradients divided, same;  // on all ranks
+  (is_divided() ? divided : same).dense = gradients.dense;
+  (tables_->is_divided() ? divided : same).rows = gradients.rows;
+  const at::Tensor squares = blt::squared_norms(divided, modules);
+  group().sum(squares, "gradient norms")->wait();
+  return squares + blt::squared_norms(same, modules);
+}
 
-  const int64_t width = table.table.parameter.size(1);
-  const at::TensorOptions options = table.table.parameter.options().requires_grad(false);
-  const at::Tensor ids = at::zeros({longest}, options.dtype(at::kInt));
-  const at::Tensor values = at::zeros({longest, width}, options.dtype(gradient_type(table.table.parameter)));
-  if (own.capacity > 0) {
-    ids.narrow(0, 0, own.capacity).copy_(own.ids);
-    values.narrow(0, 0, own.capacity).copy_(own.values);
-  }
-  const at::Tensor all_ids = at::empty({ranks * longest}, ids.options());
-  const at::Tensor all_values = at::empty({ranks * longest, width}, values.options());
-  const Group::Pending ids_come = group().all_gather(all_ids, ids, "ids of table rows");
-  group().all_gather(all_values, values, "gradients of table rows")->wait();
-  ids_come->wait();
-  std::vector<RowGradient> everybodys;
-  for (int64_t r = 0; r < ranks; ++r) {
-    const int64_t rows = counts[static_cast<size_t>(r)];
-    if (rows == 0) continue;
-    everybodys.push_back({.ids = all_ids.narrow(0, r * longest, rows),
-                          .values = all_values.narrow(0, r * longest, rows),
-                          .count = at::full({}, rows, ids.options()),
-                          .capacity = rows});
-  }
-  return ops::merge(everybodys);
+std::vector<std::pair<std::string, at::Tensor>> DataParallel::own_parameters() const {
+  std::vector<std::pair<std::string, at::Tensor>> result = own_dense();
+  for (auto& item : tables_->own_parameters()) result.push_back(std::move(item));
+  return result;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> DataParallel::own_dense() const {
+  std::vector<std::pair<std::string, at::Tensor>> result;
+  for (const Trained& item : parameters_) result.emplace_back(item.name, item.parameter.detach());
+  return result;
+}
+
+void DataParallel::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+  optimizer.step(gradients, clip, factor);
+  std::vector<Group::Pending> tables_come;
+  tables_->send_moved(tables_come);
+  put_together();
+  for (const Group::Pending& one : tables_come) one->wait();
 }
 
 }  // namespace blt

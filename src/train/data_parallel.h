@@ -4,35 +4,43 @@
 #include <cstddef>
 #include <deque>
 #include <memory>
+#include <span>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "blt/model/ngram_embedding.h"
 #include "blt/train/parallel.h"
 #include "train/buckets.h"
+#include "train/gradient_wire.h"
+#include "train/tables.h"
 
 namespace blt {
 
-// What the micro-batches of a step add up travels with the last one. Of n-gram tables the touched rows travel, and are
-// added up in the order of the ranks.
+// What the micro-batches of a step add up travels with the last one. N-gram tables are a business of their own.
 class DataParallel : public Parallel {
  public:
   // units: parts of `module`, the parameters of each of which have a bucket to themselves.
   DataParallel(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module,
+               std::unique_ptr<Tables> tables,
                const std::vector<std::shared_ptr<torch::nn::Module>>& units = {});
   ~DataParallel() override;
 
+  // Dense parameters that are not there are moved by all ranks.
+  Parts parts() const override { return tables_->parts(); }
   void backward(const at::Tensor& loss, bool last) override;
   Gradients finish_gradients() override;
+  at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) override;
+  void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
+  std::vector<std::pair<std::string, at::Tensor>> own_parameters() const override;
+  bool computes_together() const override { return tables_->computes_together(); }
+  void make_whole() override { tables_->make_whole(); }
 
  protected:
-  struct Table {
-    Trained table;
-    NgramEmbeddingImpl* embedding = nullptr;
-  };
-
   std::vector<at::Tensor> kept_gradients() const override;
 
+  // Whether each rank has the dense gradients of its own parts alone.
+  virtual bool is_divided() const { return false; }
   // Before the first backward pass of a step: the gradients of the last step are not needed any more.
   virtual void begin_step() {}
   // Whether a backward pass sends its gradients, or leaves them for the next one to add to.
@@ -42,25 +50,30 @@ class DataParallel : public Parallel {
   // How many buckets may be on their way at a time.
   virtual size_t most_in_flight() const { return buckets_.all().size(); }
   // After all have come through: what this rank's optimizer moves of the parameters that have a gradient on some rank.
-  virtual Gradients collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows);
+  virtual std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part);
+  // own_parameters() of the dense ones.
+  virtual std::vector<std::pair<std::string, at::Tensor>> own_dense() const;
+  // After the optimizer's step: makes the dense parameters whole.
+  virtual void put_together() {}
 
   const std::vector<Trained>& parameters() const { return parameters_; }  // dense ones
-  const std::vector<Table>& tables() const { return tables_; }
   const Buckets& buckets() const { return buckets_; }
   Buckets& buckets() { return buckets_; }
+  GradientWire& wire() { return wire_; }
 
  private:
   class Hook;
   void fill(size_t parameter);
   void receive(size_t most_left);  // waits until so many buckets are on their way
-  RowGradient exchange_rows(Table& table);
 
   std::vector<Trained> parameters_;
-  std::vector<Table> tables_;
+  std::unique_ptr<Tables> tables_;
+  GradientWire wire_;
   Buckets buckets_;
   std::deque<Group::Pending> pending_;  // of buckets
   std::vector<bool> has_gradient_;  // parameters to which a backward pass of this step gave one, on this rank
-  bool sending_ = false;            // in a backward pass that sends
+  bool overlap_;
+  bool sending_ = false;  // in a backward pass that sends while it goes on
   bool is_new_step_ = true;
 };
 

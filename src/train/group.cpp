@@ -31,6 +31,10 @@ class AloneGroup : public Group {
   Pending all_to_all(const at::Tensor& output, const at::Tensor& input, std::string_view) override {
     return copy(output, input);
   }
+  Pending all_to_all(const at::Tensor& output, const at::Tensor& input, const ExchangeCounts&,
+                     std::string_view) override {
+    return copy(output, input);
+  }
   bool claim_failure(const std::string&) override { return true; }
 
  private:
@@ -60,6 +64,16 @@ std::vector<double> sum_of(Group& group, std::vector<double> numbers, std::strin
 
 std::vector<int64_t> sum_of_counts(Group& group, std::vector<int64_t> counts, std::string_view what) {
   return sum_numbers(group, std::move(counts), what);
+}
+
+std::vector<int64_t> exchange_numbers(Group& group, std::vector<int64_t> numbers, std::string_view what) {
+  std::vector<int64_t> received(numbers.size());
+  const auto count = static_cast<int64_t>(numbers.size());
+  group
+      .all_to_all(at::from_blob(received.data(), {count}, at::kLong),
+                  at::from_blob(numbers.data(), {count}, at::kLong), what)
+      ->wait();
+  return received;
 }
 
 std::vector<std::string> gather(Group& group, const std::string& text, std::string_view what) {

@@ -169,7 +169,7 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
     }
   }
   for (const auto& item : gradients.rows) {
-    Update& update = add(item.name, item.table, part(item.name, item.table));
+    Update& update = add(item.name, item.table, item.part.defined() ? item.part : item.table);
     update.rows = &item.gradient;
     const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
     update.target = in_rows(update.target);
@@ -182,7 +182,8 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
     const at::Tensor& master = states_.at(item.name).master;
     const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
     if (master.defined())
-      round_rows(in_rows(master), item.gradient, lazy, in_rows(part(item.name, item.table)));
+      round_rows(in_rows(master), item.gradient, lazy,
+                 in_rows(item.part.defined() ? item.part : item.table));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "train/data_parallel.h"
+#include "train/tables.h"
 #include "train/zero1.h"
 #include "train/zero2.h"
 #include "train/zero3.h"
@@ -46,7 +47,7 @@ int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, at::Tensor>> Parallel::own_parameters() {
+std::vector<std::pair<std::string, at::Tensor>> Parallel::own_parameters() const {
   std::vector<std::pair<std::string, at::Tensor>> result;
   for (const auto& item : module_.named_parameters())
     if (item.value().requires_grad()) result.emplace_back(item.key(), item.value().detach());
@@ -54,10 +55,10 @@ std::vector<std::pair<std::string, at::Tensor>> Parallel::own_parameters() {
 }
 
 Parallel::Kept Parallel::kept() const {
-  return {.parameters = bytes_of(kept_parameters()), .gradients = bytes_of(kept_gradients())};
+  std::vector<at::Tensor> parameters = module_.parameters();
+  for (const auto& item : own_parameters()) parameters.push_back(item.second);
+  return {.parameters = bytes_of(parameters), .gradients = bytes_of(kept_gradients())};
 }
-
-std::vector<at::Tensor> Parallel::kept_parameters() const { return module_.parameters(); }
 
 std::vector<at::Tensor> Parallel::kept_gradients() const {
   std::vector<at::Tensor> result;
@@ -69,15 +70,20 @@ std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::share
                                         torch::nn::Module& module) {
   if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);
   copy_from_the_first(*group, module);
+  std::unique_ptr<Tables> tables =
+      config.tables == TablePlacement::kSharded
+          ? make_sharded_tables(*group, module, config.gradient_dtype)
+          : make_replicated_tables(*group, module, config.gradient_dtype,
+                                   /*is_divided=*/config.sharding != Sharding::kNone);
   switch (config.sharding) {
     case Sharding::kNone:
-      return std::make_unique<DataParallel>(config, std::move(group), module);
+      return std::make_unique<DataParallel>(config, std::move(group), module, std::move(tables));
     case Sharding::kZero1:
-      return std::make_unique<Zero1>(config, std::move(group), module);
+      return std::make_unique<Zero1>(config, std::move(group), module, std::move(tables));
     case Sharding::kZero2:
-      return std::make_unique<Zero2>(config, std::move(group), module);
+      return std::make_unique<Zero2>(config, std::move(group), module, std::move(tables));
     case Sharding::kZero3:
-      return std::make_unique<Zero3>(config, std::move(group), module);
+      return std::make_unique<Zero3>(config, std::move(group), module, std::move(tables));
   }
   TORCH_INTERNAL_ASSERT(false, "a sharding that there is not");
 }

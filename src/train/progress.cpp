@@ -106,6 +106,7 @@ Progress::~Progress() { finish_line(); }
 
 void Progress::count(const StepStats& stats) {
   if (is_silent_) return;
+  interval_transfer_wait_s_ += stats.transfer_wait_s;
   interval_targets_ += stats.targets;
   interval_bytes_ += stats.bytes;
   bytes_ += stats.bytes;
@@ -126,6 +127,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
                                               : std::nan("");
   const double seconds = seconds_since(interval_started_);
   const double speed = static_cast<double>(interval_bytes_) / seconds;
+  const double communication_share = interval_transfer_wait_s_ / seconds;
   const double flops_per_s = speed * parts_.flops_per_byte;
   const double entropy_flops =
       parts_.entropy_flops ? parts_.entropy_flops() * static_cast<double>(ranks_of(parts_)) : 0.0;
@@ -154,6 +156,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
     parts.push_back(flops(flops_per_s) +
                     (peak_flops_ > 0 ? fmt::format(" {:.1f}%", 100 * flops_per_s / peak_flops_) : ""));
   parts.push_back(fmt::format("norm {:.2f}", norm));
+  if (ranks_of(parts_) > 1) parts.push_back(fmt::format("communication {:.1f}%", 100 * communication_share));
   if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
   if (waited_s) parts.push_back(fmt::format("waits {:.1f}%", 100 * *waited_s / seconds));
   parts.push_back("memory " + mebibytes(memory.resident));
@@ -173,6 +176,9 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
     if (const auto device = device_memory(*parts_.model.module))
       row.update({{"device_memory_bytes", device->resident}, {"peak_device_memory_bytes", device->peak}});
     if (waited_s) row["wait_share"] = *waited_s / seconds;
+    if (ranks_of(parts_) > 1)
+      row.update({{"communication_wait_s", interval_transfer_wait_s_},
+                  {"communication_share", communication_share}});
     for (const auto& [name, value] : data_metrics) row["data." + name] = value;
     write_metrics(row.dump());
     std::vector<EventFile::Scalar> scalars;
@@ -181,6 +187,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
     write_events(step, scalars);
   }
   interval_targets_ = interval_bytes_ = 0;
+  interval_transfer_wait_s_ = 0;
   interval_loss_ = interval_nll_ = at::Tensor();
   interval_started_ = Clock::now();
 }

@@ -71,6 +71,7 @@ class Progress {
   // Since the last log line.
   int64_t interval_targets_ = 0, interval_bytes_ = 0;
   at::Tensor interval_loss_, interval_nll_;  // [] nats over its targets, and over its bytes
+  double interval_transfer_wait_s_ = 0.0;
   // Since the run started.
   double validation_s_ = 0.0;  // spent outside of steps
   int64_t bytes_ = 0;

@@ -14,8 +14,8 @@ namespace blt {
 // number of forward passes. All ranks call next() together, until it gives none. Not thread-safe.
 class SameNumber : public Stage<Batch> {
  public:
-  // group: outlives this.
-  SameNumber(std::unique_ptr<Stage<Batch>> own, Group& group);
+  // group: outlives this. device: where the batches are.
+  SameNumber(std::unique_ptr<Stage<Batch>> own, Group& group, at::Device device);
   std::optional<Batch> next() override;
   void save(StateWriter& out) const override { own_->save(out); }
   void load(const StateReader& in) override { own_->load(in); }
@@ -23,6 +23,7 @@ class SameNumber : public Stage<Batch> {
  private:
   std::unique_ptr<Stage<Batch>> own_;
   Group& group_;
+  at::Device device_;
 };
 
 }  // namespace blt

@@ -64,9 +64,10 @@ void seed_step(int64_t seed, int64_t step, int64_t rank) {
 }
 
 // The trainable parameters are known from here on, so it can be said who moves which.
-std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts) {
+std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts,
+                                  std::shared_ptr<Group> group) {
   freeze_groups(*parts.model.module, config.optimizer.groups);
-  return make_parallel(parts.parallel, parts.group ? parts.group : make_alone_group(), *parts.model.module);
+  return make_parallel(parts.parallel, std::move(group), *parts.model.module);
 }
 
 // What one rank's part of a step gave becomes what all gave.
@@ -120,7 +121,8 @@ int64_t TrainConfig::accumulate_at(int64_t step) const {
 Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)),
       parts_(std::move(parts)),
-      parallel_(prepare(config_, parts_)),
+      group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group())),
+      parallel_(prepare(config_, parts_, group_)),
       optimizer_(config_.optimizer, parallel_->parts()),
       modules_(gradient_modules(*parts_.model.module)),
       guard_(config_.spike),
@@ -253,6 +255,7 @@ StepStats Trainer::train_step() {
   Group& group = parallel_->group();
   seed_step(parts_.seed, step_, group.rank());
   StepStats stats;
+  const double waited_before = group_->waited_s();
   for (const Batch& batch : batches) {
     stats.targets += batch.num_targets;
     stats.bytes += batch.num_byte_targets;
@@ -284,6 +287,7 @@ StepStats Trainer::train_step() {
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   if (ema_) ema_->step(step_, stats.clip.found_inf);
   ++step_;
+  stats.transfer_wait_s = group_->waited_s() - waited_before;
   return stats;
 }
 
@@ -291,7 +295,8 @@ double Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
   std::unique_ptr<Stage<Batch>> valid = parts_.valid();
   if (parallel_->computes_together())  // ranks may have different numbers of batches
-    valid = std::make_unique<SameNumber>(std::move(valid), parallel_->group());
+    valid = std::make_unique<SameNumber>(std::move(valid), parallel_->group(),
+                                         parts_.model.module->parameters().front().device());
   parts_.model.module->eval();
   const ByteNll own = byte_nll(parts_.model.forward, *valid);
   parts_.model.module->train();

@@ -1,7 +1,6 @@
 #include "train/zero1.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
@@ -15,27 +14,19 @@ Part Zero1::range_of(int64_t rank, const Buckets::Bucket& bucket) const {
   return {rank * share, (rank + 1) * share};
 }
 
-Part Zero1::rows_of(int64_t rank, const Table& table) const {
-  const int64_t rows = table.table.parameter.size(0);
-  return {rows * rank / group().size(), rows * (rank + 1) / group().size()};
+Part Zero1::part_of(int64_t rank, const Buckets::Piece& piece, const Buckets::Bucket& bucket) const {
+  const Part range = range_of(rank, bucket);
+  const auto inside = [&](int64_t place) {
+    return std::clamp<int64_t>(place - piece.offset, 0, piece.numel);
+  };
+  return {inside(range.begin), inside(range.end)};
 }
 
-Parts Zero1::parts_of(int64_t rank) const {
-  Parts parts;
-  for (const Buckets::Bucket& bucket : buckets().all()) {
-    const Part range = range_of(rank, bucket);
-    for (const Buckets::Piece& piece : bucket.pieces) {
-      const auto inside = [&](int64_t place) {
-        return std::clamp<int64_t>(place - piece.offset, 0, piece.numel);
-      };
-      parts[parameters()[piece.parameter].name] = {inside(range.begin), inside(range.end)};
-    }
-  }
-  for (const Table& table : tables()) {
-    const Part rows = rows_of(rank, table);
-    const int64_t width = table.table.parameter.size(1);
-    parts[table.table.name] = {rows.begin * width, rows.end * width};
-  }
+Parts Zero1::parts() const {
+  Parts parts = DataParallel::parts();
+  for (const Buckets::Bucket& bucket : buckets().all())
+    for (const Buckets::Piece& piece : bucket.pieces)
+      parts[parameters()[piece.parameter].name] = part_of(group().rank(), piece, bucket);
   return parts;
 }
 
@@ -44,68 +35,36 @@ at::Tensor Zero1::sums_of(size_t bucket) const {
   return buckets().all()[bucket].values.slice(0, range.begin, range.end);
 }
 
-at::Tensor Zero1::place_of(size_t parameter, const Part& part) {
+at::Tensor Zero1::place_of(size_t parameter, const Part& part) const {
   return parameters()[parameter].parameter.detach().view({-1}).slice(0, part.begin, part.end);
 }
 
 Group::Pending Zero1::send(size_t bucket, std::string_view what) {
-  return group().reduce_scatter(sums_of(bucket), buckets().all()[bucket].values, what);
+  return wire().reduce_scatter(sums_of(bucket), buckets().all()[bucket].values, what);
 }
 
-Gradients Zero1::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
-  Gradients result;
-  const Parts own = parts();
+std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part) {
+  std::vector<Gradients::Dense> result;
   for (size_t i = 0; i < parameters().size(); ++i) {
-    const Trained& item = parameters()[i];
-    const Part part = own.at(item.name);
+    const size_t b = buckets().bucket_of(i);
+    const Buckets::Bucket& bucket = buckets().all()[b];
+    const Part part = part_of(group().rank(), buckets().piece(i), bucket);
     if (!took_part[i] || part.begin == part.end) continue;
-    const size_t bucket = buckets().bucket_of(i);
-    const int64_t offset =
-        buckets().piece(i).offset - range_of(group().rank(), buckets().all()[bucket]).begin;
-    result.dense.push_back({item.name, item.parameter,
-                            sums_of(bucket).slice(0, offset + part.begin, offset + part.end),
-                            place_of(i, part)});
-  }
-  for (size_t t = 0; t < tables().size(); ++t) {
-    if (rows[t].capacity == 0) continue;
-    const Part range = rows_of(group().rank(), tables()[t]);
-    const auto* ids = rows[t].ids.data_ptr<int32_t>();
-    const int64_t begin = std::lower_bound(ids, ids + rows[t].capacity, range.begin) - ids;
-    const int64_t end = std::lower_bound(ids, ids + rows[t].capacity, range.end) - ids;
-    const RowGradient inside{.ids = rows[t].ids.slice(0, begin, end) - range.begin,
-                             .values = rows[t].values.slice(0, begin, end).clone(),  // the others may go
-                             .count = at::full({}, end - begin, rows[t].ids.options()),
-                             .capacity = end - begin};
-    result.rows.push_back({tables()[t].table.name, tables()[t].table.parameter, inside});
+    const int64_t offset = buckets().piece(i).offset - range_of(group().rank(), bucket).begin;
+    result.push_back({parameters()[i].name, parameters()[i].parameter,
+                      sums_of(b).slice(0, offset + part.begin, offset + part.end), place_of(i, part)});
   }
   return result;
 }
 
-at::Tensor Zero1::squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
-  at::Tensor squares = blt::squared_norms(gradients, modules);
-  group().sum(squares, "gradient norms")->wait();
-  return squares;
-}
-
-std::vector<std::pair<std::string, at::Tensor>> Zero1::own_parameters() {
-  const Parts own = parts();
+std::vector<std::pair<std::string, at::Tensor>> Zero1::own_dense() const {
   std::vector<std::pair<std::string, at::Tensor>> result;
   for (size_t i = 0; i < parameters().size(); ++i) {
-    const std::string& name = parameters()[i].name;
-    if (const Part part = own.at(name); part.begin < part.end) result.emplace_back(name, place_of(i, part));
-  }
-  for (const Table& table : tables()) {
-    const Part part = own.at(table.table.name);
-    if (part.begin < part.end)
-      result.emplace_back(table.table.name,
-                          table.table.parameter.detach().view({-1}).slice(0, part.begin, part.end));
+    const Part part =
+        part_of(group().rank(), buckets().piece(i), buckets().all()[buckets().bucket_of(i)]);
+    if (part.begin < part.end) result.emplace_back(parameters()[i].name, place_of(i, part));
   }
   return result;
-}
-
-void Zero1::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
-  optimizer.step(gradients, clip, factor);
-  put_together();
 }
 
 void Zero1::put_together() {
@@ -130,13 +89,6 @@ void Zero1::put_together() {
         group().all_gather(all, own, fmt::format("parameters, {} of {}", b + 1, buckets().all().size())));
     whole.emplace_back(&bucket, all);
   }
-  for (const Table& table : tables())
-    for (int64_t r = 0; r < group().size(); ++r) {
-      const Part rows = rows_of(r, table);
-      if (rows.begin < rows.end)
-        coming.push_back(group().broadcast(table.table.parameter.detach().slice(0, rows.begin, rows.end), r,
-                                           table.table.name));
-    }
   for (const Group::Pending& one : coming) one->wait();
   for (const auto& [bucket, all] : whole)
     for (const Buckets::Piece& piece : bucket->pieces) {

@@ -37,7 +37,7 @@ class Zero2::Reduction : public Group::Transfer {
 Group::Pending Zero2::send(size_t bucket, std::string_view what) {
   at::Tensor values = buckets().take(bucket);
   at::Tensor sums = at::empty({values.numel() / group().size()}, values.options());
-  Group::Pending transfer = group().reduce_scatter(sums, values, what);
+  Group::Pending transfer = wire().reduce_scatter(sums, values, what);
   return std::make_unique<Reduction>(*this, bucket, std::move(sums), std::move(values), std::move(transfer));
 }
 

@@ -2,12 +2,12 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/StorageImpl.h>
 #include <fmt/format.h>
 
 #include <utility>
 
 #include "blt/base/error.h"
+#include "train/storage.h"
 
 namespace blt {
 namespace {
@@ -22,19 +22,6 @@ std::vector<std::shared_ptr<torch::nn::Module>> layers_of(torch::nn::Module& mod
   const auto latent_transformer = latent_transformer_of(module);
   return latent_transformer ? latent_transformer->layers->children()
                             : std::vector<std::shared_ptr<torch::nn::Module>>{};
-}
-
-// The tensor, and all that share its storage, keep their shapes.
-void empty_storage(const at::Tensor& tensor) {
-  c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
-  storage->set_data_ptr_noswap(c10::DataPtr(nullptr, tensor.device()));
-  storage->set_nbytes(size_t{0});
-}
-void fill_storage(const at::Tensor& tensor) {
-  c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
-  const auto bytes = static_cast<size_t>(tensor.numel()) * tensor.element_size();
-  storage->set_data_ptr_noswap(storage->allocator()->allocate(bytes));
-  storage->set_nbytes(bytes);
 }
 
 }  // namespace
@@ -62,8 +49,9 @@ class Zero3::Watch : public LayerWatch {
   Zero3& owner_;
 };
 
-Zero3::Zero3(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module)
-    : Zero2(config, std::move(group), module, layers_of(module)),
+Zero3::Zero3(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module,
+             std::unique_ptr<Tables> tables)
+    : Zero2(config, std::move(group), module, std::move(tables), layers_of(module)),
       latent_transformer_(latent_transformer_of(module)) {
   if (!latent_transformer_) return;
   layers_.resize(latent_transformer_->layers->size());
@@ -141,6 +129,7 @@ void Zero3::backward(const at::Tensor& loss, bool last) {
 }
 
 void Zero3::make_whole() {
+  Zero2::make_whole();
   if (!std::exchange(is_divided_, false)) return;
   for (size_t i = 0; i < layers_.size(); ++i) {
     gather(i);
@@ -148,18 +137,12 @@ void Zero3::make_whole() {
   }
 }
 
-std::vector<at::Tensor> Zero3::kept_parameters() const {
-  std::vector<at::Tensor> result = Zero2::kept_parameters();
-  for (const Layer& layer : layers_) result.push_back(layer.own);
-  return result;
-}
-
-Gradients Zero3::collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) {
+std::vector<Gradients::Dense> Zero3::collect(const std::vector<bool>& took_part) {
   divide();  // the layers may not have been asked for anything yet
-  return Zero2::collect(took_part, std::move(rows));
+  return Zero2::collect(took_part);
 }
 
-at::Tensor Zero3::place_of(size_t parameter, const Part& part) {
+at::Tensor Zero3::place_of(size_t parameter, const Part& part) const {
   const Buckets::Bucket& bucket = buckets().all()[buckets().bucket_of(parameter)];
   if (is_whole(bucket) || !is_divided_) return Zero2::place_of(parameter, part);
   const int64_t offset = buckets().piece(parameter).offset - range_of(group().rank(), bucket).begin;

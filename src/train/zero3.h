@@ -21,17 +21,17 @@ namespace blt {
 // Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), section 5.3; Zhao et al., PyTorch FSDP (arXiv:2304.11277), section 4.
 class Zero3 : public Zero2 {
  public:
-  Zero3(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module);
+  Zero3(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module,
+        std::unique_ptr<Tables> tables);
   ~Zero3() override;
 
   void backward(const at::Tensor& loss, bool last) override;
-  bool computes_together() const override { return is_divided_; }
+  bool computes_together() const override { return is_divided_ || Zero2::computes_together(); }
   void make_whole() override;
 
  protected:
-  std::vector<at::Tensor> kept_parameters() const override;
-  at::Tensor place_of(size_t parameter, const Part& part) override;
-  Gradients collect(const std::vector<bool>& took_part, std::vector<RowGradient> rows) override;
+  at::Tensor place_of(size_t parameter, const Part& part) const override;
+  std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part) override;
   bool is_whole(const Buckets::Bucket& bucket) const override { return bucket.unit < 0; }
 
  private:

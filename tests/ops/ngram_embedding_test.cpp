@@ -260,6 +260,55 @@ RowGradient rows_of(const std::vector<int32_t>& ids, const std::vector<float>& v
   return {ints(ids), at::tensor(values).unsqueeze(1), at::scalar_tensor(count, at::kInt), count};
 }
 
+// Rows that were fetched give what the tables give, forward and backward.
+TEST(NgramEmbeddingOfRows, EqualsTheEmbeddingFromTables) {
+  const NgramHash hash{{3, 2}, 40, 2};
+  const at::Tensor bytes = at::randint(0, kVocabulary, {50}, at::kInt);
+  const Segments documents = Segments::from_lengths({20, 30});
+  for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16})
+    for (const double probability : {0.0, 0.4, 1.0}) {
+      const NgramDropout dropout{probability, 7};
+      at::Tensor results[2], byte_gradients[2];
+      std::vector<RowGradient> rows[2];
+      at::manual_seed(1);
+      const at::Tensor byte_table = at::randn({kVocabulary, 6}, type).requires_grad_();
+      const at::Tensor table = at::randn({hash.num_tables() * hash.rows, 6}, type).requires_grad_();
+      const at::Tensor grad = at::randn({50, 6}, type);
+      const at::Tensor ids = ops::ngram_ids(bytes, documents, hash, dropout);
+      const ops::DistinctRows distinct = ops::distinct_rows(ids);
+      for (int i = 0; i < 2; ++i) {
+        results[i] = i == 0
+                         ? ops::ngram_embedding(bytes, documents, byte_table, table, hash, &rows[i], dropout)
+                         : ops::ngram_embedding_of_rows(bytes, byte_table, ids, distinct,
+                                                        table.detach().index_select(0, distinct.ids), hash,
+                                                        &rows[i], dropout);
+        results[i].backward(grad);
+        byte_gradients[i] = byte_table.grad();
+        byte_table.mutable_grad() = at::Tensor();
+      }
+      EXPECT_TRUE(at::allclose(results[0], results[1], 1e-6, 1e-6)) << type << " " << probability;
+      EXPECT_TRUE(at::equal(byte_gradients[0], byte_gradients[1]));
+      ASSERT_EQ(rows[0].size(), 1u);
+      ASSERT_EQ(rows[1].size(), 1u);
+      EXPECT_TRUE(at::equal(rows[0][0].ids, rows[1][0].ids));
+      EXPECT_TRUE(at::equal(rows[0][0].values, rows[1][0].values));
+      EXPECT_TRUE(at::equal(distinct.ids, rows[0][0].ids)) << "what is read is what takes a gradient";
+      EXPECT_EQ(distinct.ids.size(0) == 0, probability == 1.0);
+    }
+  // The tables alone take a gradient, and nothing does.
+  const at::Tensor ids = ops::ngram_ids(bytes, documents, hash);
+  const ops::DistinctRows distinct = ops::distinct_rows(ids);
+  const at::Tensor fetched = at::randn({distinct.ids.size(0), 6}), byte_table = at::randn({kVocabulary, 6});
+  std::vector<RowGradient> rows;
+  ops::ngram_embedding_of_rows(bytes, byte_table, ids, distinct, fetched, hash, &rows).sum().backward();
+  EXPECT_EQ(rows.size(), 1u);
+  EXPECT_FALSE(
+      ops::ngram_embedding_of_rows(bytes, byte_table, ids, distinct, fetched, hash, nullptr).requires_grad());
+  EXPECT_THROW(
+      ops::ngram_embedding_of_rows(bytes, byte_table, ids, distinct, fetched.slice(0, 1), hash, nullptr),
+      c10::Error);
+}
+
 TEST(MergeRows, AddsEqualRowsInTheOrderGiven) {
   const RowGradient merged =
       ops::merge({rows_of({1, 5, 70000}, {1e8f, 2, 3}), RowGradient{}, rows_of({0, 5}, {7, 4}),

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -77,8 +78,15 @@ class BltTrainRanks : public TrainRunTest {
 
 TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
   const std::string layers = "model.latent_transformer.layers=2 ";
-  for (const std::string sharding : {"none", "zero1", "zero2", "zero3"}) {
-    const std::string more = layers + "--nproc 2 parallel.sharding=" + sharding;
+  const std::map<std::string, std::string> settings = {
+      {"none", ""},
+      {"zero1", "parallel.sharding=zero1"},
+      {"zero2", "parallel.sharding=zero2"},
+      {"zero3", "parallel.sharding=zero3"},
+      {"tables", "parallel.tables=sharded"},
+      {"all", "parallel.sharding=zero3 parallel.tables=sharded"}};
+  for (const auto& [sharding, setting] : settings) {
+    const std::string more = layers + "--nproc 2 " + setting;
     const ToolResult whole = train("whole_" + sharding, more);
     ASSERT_EQ(whole.exit_code, 0) << whole.err;
     EXPECT_EQ(whole.err.find("step 8/8"), whole.err.rfind("step 8/8")) << "one rank says it:\n" << whole.err;
@@ -90,18 +98,18 @@ TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
     expect_equal_checkpoints("whole_" + sharding + "/step_00000008", cut + "/step_00000008");
   }
   // Who has which part of the optimizer changes nothing but the order of sums.
-  for (const std::string other : {"whole_zero1", "whole_zero2", "whole_zero3"})
-    EXPECT_NEAR(validated("whole_none"), validated(other), 1e-3) << other;
+  for (const auto& [other, setting] : settings)
+    EXPECT_NEAR(validated("whole_none"), validated("whole_" + other), 1e-3) << other;
   EXPECT_GT(validated("whole_none"), 0);
   // Another number of ranks, another sharding.
   const std::vector<std::pair<std::string, std::string>> next = {
-      {"zero1", "none"}, {"zero2", "zero3"}, {"zero3", "zero2"}};
+      {"zero1", "none"}, {"zero2", "all"}, {"zero3", "zero2"}, {"tables", "zero3"}, {"all", "tables"}};
   for (const auto& [before, after] : next) {
     const std::string cut = "cut_" + before;
     fs::remove_all(folder_ / cut / "step_00000008");
     const ToolResult alone = train(cut, layers + "--resume auto train.steps=6");
     ASSERT_EQ(alone.exit_code, 0) << alone.err;
-    const ToolResult three = train(cut, layers + "--resume auto --nproc 3 parallel.sharding=" + after);
+    const ToolResult three = train(cut, layers + "--resume auto --nproc 3 " + settings.at(after));
     ASSERT_EQ(three.exit_code, 0) << three.err;
     EXPECT_NEAR(validated(cut), validated("whole_none"), 0.1 * validated("whole_none")) << cut;
     // What they leave is a model like any other.

@@ -9,7 +9,9 @@
 #include <map>
 #include <thread>
 
+#include "blt/train/group_layer.h"
 #include "message.h"
+#include "train/gradient_wire.h"
 #include "train/ranks.h"
 
 namespace blt {
@@ -44,6 +46,19 @@ TEST(Group, OperationsDoWhatTheirNamesSay) {
       group->all_to_all(exchanged, sent, "exchange")->wait();
       EXPECT_TRUE(torch::equal(exchanged, (torch::arange(n) * 100 + r).repeat_interleave(2))) << exchanged;
 
+      // Rank r sends r + p rows (r, p) to rank p.
+      ExchangeCounts counts;
+      std::vector<at::Tensor> rows, expected;
+      for (int64_t p = 0; p < n; ++p) {
+        counts.sent.push_back(r + p);
+        counts.received.push_back(p + r);
+        rows.push_back(torch::tensor({r, p}, torch::kInt).expand({r + p, 2}));
+        expected.push_back(torch::tensor({p, r}, torch::kInt).expand({p + r, 2}));
+      }
+      const at::Tensor came = torch::empty({counts.total_received(), 2}, torch::kInt);
+      group->all_to_all(came, torch::cat(rows).contiguous(), counts, "rows")->wait();
+      EXPECT_TRUE(torch::equal(came, torch::cat(expected))) << came;
+
       const std::vector<std::string> texts =
           gather(*group, std::string(static_cast<size_t>(r), 'x'), "texts");
       ASSERT_EQ(texts.size(), static_cast<size_t>(n));
@@ -69,6 +84,78 @@ TEST(Group, SumsAreTheSameOnAllRanksAndEveryTime) {
     results.insert(results.end(), sums.begin(), sums.end());
   }
   for (const at::Tensor& sum : results) EXPECT_TRUE(torch::equal(sum, results[0]));
+}
+
+// Sums of bfloat16 parts, float32 and in the order of the ranks: to the bit.
+TEST(GradientWire, AddsUpRoundedPartsInTheOrderOfTheRanks) {
+  constexpr int64_t kRanks = 3, kCount = 3 * 1001, kBuckets = 5;
+  const auto part = [](int64_t rank, int64_t bucket) {
+    at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(10 * bucket + rank) + 1);
+    return at::randn({kCount}, generator);
+  };
+  const auto rounded = [](const at::Tensor& x) { return x.to(torch::kBFloat16).to(torch::kFloat); };
+  in_group(kRanks, [&](const std::shared_ptr<Group>& group) {
+    GradientWire wire(*group, WireType::kBfloat16);
+    std::vector<at::Tensor> sums, shares;
+    std::vector<Group::Pending> coming;
+    for (int64_t b = 0; b < kBuckets; ++b) {
+      sums.push_back(part(group->rank(), b));
+      coming.push_back(wire.sum(sums.back(), "sum"));
+    }
+    for (int64_t b = 0; b < kBuckets; ++b) {
+      shares.push_back(torch::empty({kCount / kRanks}));
+      coming.push_back(wire.reduce_scatter(shares.back(), part(group->rank(), b), "share"));
+    }
+    for (const auto& one : coming) one->wait();
+    for (int64_t b = 0; b < kBuckets; ++b) {
+      const at::Tensor total = rounded(part(0, b)) + rounded(part(1, b)) + rounded(part(2, b));
+      EXPECT_TRUE(torch::equal(sums[static_cast<size_t>(b)], rounded(total))) << b;
+      EXPECT_TRUE(torch::equal(shares[static_cast<size_t>(b)], total.view({kRanks, -1})[group->rank()])) << b;
+    }
+  });
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+TEST(DelayedGroup, BytesTakeTheirTimeOneTransferAfterTheOther) {
+  in_group(2, [](const std::shared_ptr<Group>& group) {
+    std::vector<DelayedGroup::Carried> carried;
+    WatchedGroup slow(
+        std::make_shared<DelayedGroup>(group, LinkSpeed{.latency_s = 0.01, .bytes_per_s = 1e6},
+                                       [&](const DelayedGroup::Carried& one) { carried.push_back(one); }));
+    group->barrier("start");
+    const auto start = std::chrono::steady_clock::now();
+    const at::Tensor numbers = torch::ones({25000});  // 100,000 bytes: a sum of two ranks sends as many
+    const Group::Pending first = slow.sum(numbers, "first");
+    const at::Tensor parts = torch::ones({2, 12500}), exchanged = torch::empty({2, 12500});
+    const Group::Pending second =
+        slow.all_to_all(exchanged, parts, "second");  // 50,000 of them to the other rank
+    EXPECT_LT(seconds_since(start), 0.09) << "beginning a transfer does not wait";
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    first->wait();
+    EXPECT_GE(seconds_since(start), 0.11);
+    second->wait();
+    EXPECT_GE(seconds_since(start), 0.17);
+    EXPECT_TRUE(torch::equal(numbers, torch::full({25000}, 2.0)));
+    EXPECT_TRUE(torch::equal(exchanged, parts));
+    EXPECT_GE(slow.waited_s(), 0.1);
+    EXPECT_LE(slow.waited_s(), seconds_since(start) - 0.06) << "what was done meanwhile is no waiting";
+    ASSERT_EQ(carried.size(), 2u);
+    EXPECT_EQ(carried[0].bytes, 100000);
+    EXPECT_EQ(carried[1].bytes, 50000);
+    EXPECT_EQ(carried[0].until, carried[1].from);
+
+    // What goes to one rank alone counts, in the direction that has more.
+    const bool is_first = group->is_first();
+    const ExchangeCounts used = is_first ? ExchangeCounts{.sent = {4, 30}, .received = {4, 10}}
+                                         : ExchangeCounts{.sent = {10, 5}, .received = {30, 5}};
+    slow.all_to_all(torch::empty({used.total_received(), 3}), torch::ones({used.total_sent(), 3}), used,
+                    "rows")
+        ->wait();
+    EXPECT_EQ(carried.back().bytes, 30 * 3 * 4);
+  });
 }
 
 TEST(Group, SaysWhichRanksDidNotCome) {

@@ -32,14 +32,37 @@ using testing::small_config;
 
 constexpr Sharding kShardings[] = {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3};
 
-std::string name_of(Sharding sharding) {
-  for (const auto& [value, name] : EnumNames<Sharding>::kValues)
-    if (value == sharding) return std::string(name);
+// What is divided among the ranks.
+struct Division {
+  Sharding sharding = Sharding::kNone;
+  TablePlacement tables = TablePlacement::kReplicated;
+
+  bool has(Sharding least) const { return sharding >= least; }
+  bool has_tables() const { return tables == TablePlacement::kSharded; }
+};
+
+std::vector<Division> divisions() {
+  std::vector<Division> result;
+  for (const Sharding sharding : kShardings)
+    for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded})
+      result.push_back({sharding, tables});
+  return result;
+}
+
+template <class Enum>
+std::string name_of(Enum of) {
+  for (const auto& [value, name] : EnumNames<Enum>::kValues)
+    if (value == of) return std::string(name);
   return "?";
+}
+std::string name_of(const Division& division) {
+  return name_of(division.sharding) + "-" + name_of(division.tables);
 }
 
 constexpr double kSmallBuckets = 0.03;  // so that there are several
-ParallelConfig divided(Sharding sharding) { return {.sharding = sharding, .bucket_mib = kSmallBuckets}; }
+ParallelConfig divided(const Division& division) {
+  return {.sharding = division.sharding, .tables = division.tables, .bucket_mib = kSmallBuckets};
+}
 
 TrainConfig training(int64_t accumulate, Compute compute, int64_t steps = 10) {
   TrainConfig config;
@@ -126,16 +149,19 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
     result.targets = stats.targets;
   }
   result.kept = trainer.parallel().kept();
-  trainer.parallel().make_whole();
-  for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
   for (const auto& [name, tensor] : trainer.optimizer().state())
     result.own_state_bytes += static_cast<int64_t>(tensor.nbytes());
+  if (!output.empty()) {
+    trainer.save();
+    trainer.finish_saving();
+    EXPECT_EQ(trainer.parallel().kept().parameters, result.kept.parameters) << "nothing is put together";
+    const SafetensorsFile saved(output / fmt::format("step_{:08}/optimizer.safetensors", config.steps));
+    for (const SafetensorsEntry& entry : saved.entries())
+      result.state[entry.name] = saved.tensor(entry.name).clone();
+  }
+  trainer.parallel().make_whole();
+  for (const auto& parameter : model->parameters()) result.parameters.push_back(parameter.detach().clone());
   if (output.empty()) return result;
-  trainer.save();
-  trainer.finish_saving();
-  const SafetensorsFile saved(output / fmt::format("step_{:08}/optimizer.safetensors", config.steps));
-  for (const SafetensorsEntry& entry : saved.entries())
-    result.state[entry.name] = saved.tensor(entry.name).clone();
   const SafetensorsFile weights(output / fmt::format("step_{:08}/model.safetensors", config.steps));
   for (const auto& item : model->named_parameters())
     EXPECT_TRUE(torch::equal(weights.tensor(item.key()), item.value())) << item.key();
@@ -156,24 +182,25 @@ void expect_close(const Result& one, const Result& many, double first, double la
   }
 }
 
-// Every sharding, with every number of ranks. One rank divides nothing, whatever it is asked for.
-void expect_the_losses_of_one(const TrainConfig& config, at::ScalarType type, double bucket_mib, double first,
-                              double later) {
+// With every number of ranks. One rank divides nothing, whatever it is asked for.
+void expect_the_losses_of_one(const TrainConfig& config, const std::vector<Division>& divisions,
+                              at::ScalarType type, double bucket_mib, double first, double later) {
   const blt_test::TemporaryFolder folder;
   int runs = 0;
   const Result one = train(nullptr, config, {}, type, folder / "one");
   EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
-  for (const Sharding sharding : kShardings)
+  for (const Division& division : divisions)
     for (const int64_t ranks : {1, 2, 3, 4}) {
-      if (ranks == 1 && sharding != Sharding::kZero3) continue;
+      if (ranks == 1 && !(division.has(Sharding::kZero3) && division.has_tables())) continue;
       std::vector<Result> many(static_cast<size_t>(ranks));
       const auto output = folder / std::to_string(runs++);
       in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-        many[static_cast<size_t>(group->rank())] =
-            train(group, config, {.sharding = sharding, .bucket_mib = bucket_mib}, type, output);
+        ParallelConfig parallel = divided(division);
+        parallel.bucket_mib = bucket_mib;
+        many[static_cast<size_t>(group->rank())] = train(group, config, parallel, type, output);
       });
       const std::string what =
-          fmt::format("{}, {} ranks, accumulate {}", name_of(sharding), ranks, config.accumulate);
+          fmt::format("{}, {} ranks, accumulate {}", name_of(division), ranks, config.accumulate);
       for (const Result& result : many) {
         expect_close(one, result, first, later, what);
         EXPECT_EQ(result.losses, many[0].losses) << what;
@@ -194,18 +221,24 @@ void expect_the_losses_of_one(const TrainConfig& config, at::ScalarType type, do
 TEST(Parallel, AnyNumberOfRanksGivesTheLossesOfOne) {
   at::set_num_threads(1);
   for (const int64_t accumulate : {1, 4})
-    expect_the_losses_of_one(training(accumulate, Compute::kFloat32), at::kFloat, kSmallBuckets, 1e-6, 1e-4);
+    expect_the_losses_of_one(training(accumulate, Compute::kFloat32), divisions(), at::kFloat, kSmallBuckets,
+                             1e-6, 1e-4);
 }
 
 // Buckets as large as can be, so that 50 steps take as little time as can be.
 TEST(Parallel, InFloat64TheLossesOfOneToNineDigits) {
   at::set_num_threads(1);
-  expect_the_losses_of_one(training(1, Compute::kFloat32, /*steps=*/50), at::kDouble, 25, 1e-9, 1e-9);
+  expect_the_losses_of_one(training(1, Compute::kFloat32, /*steps=*/50), divisions(), at::kDouble, 25, 1e-9,
+                           1e-9);
 }
 
 TEST(Parallel, InFloat64TheLossesOfOneToNineDigitsOverSeveralBatchesAStep) {
   at::set_num_threads(1);
-  expect_the_losses_of_one(training(4, Compute::kFloat32, /*steps=*/50), at::kDouble, 25, 1e-9, 1e-9);
+  const std::vector<Division> some = {{Sharding::kNone, TablePlacement::kSharded},
+                                      {Sharding::kZero1, TablePlacement::kReplicated},
+                                      {Sharding::kZero2, TablePlacement::kReplicated},
+                                      {Sharding::kZero3, TablePlacement::kSharded}};
+  expect_the_losses_of_one(training(4, Compute::kFloat32, /*steps=*/50), some, at::kDouble, 25, 1e-9, 1e-9);
 }
 
 TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
@@ -213,14 +246,14 @@ TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   const blt_test::TemporaryFolder folder;
   const TrainConfig config = training(2, Compute::kBfloat16);
   const Result one = train(nullptr, config, {}, at::kFloat, folder / "one");
-  for (const Sharding sharding : kShardings) {
+  for (const Division& division : divisions()) {
     std::vector<Result> many(3);
-    const auto output = folder / name_of(sharding);
+    const auto output = folder / name_of(division);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
-      many[static_cast<size_t>(group->rank())] = train(group, config, divided(sharding), at::kFloat, output);
+      many[static_cast<size_t>(group->rank())] = train(group, config, divided(division), at::kFloat, output);
     });
     for (const Result& result : many) {
-      expect_close(one, result, 2e-3, 1e-2, name_of(sharding));
+      expect_close(one, result, 2e-3, 1e-2, name_of(division));
       for (size_t i = 0; i < result.parameters.size(); ++i)
         EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
     }
@@ -250,22 +283,27 @@ TEST(Parallel, WhatIsDividedFallsWithTheNumberOfRanks) {
     const auto expect_bytes = [&](int64_t bytes, double expected, const std::string& what) {
       EXPECT_NEAR(static_cast<double>(bytes), expected, 0.05 * expected) << what;
     };
-    for (const Sharding sharding : kShardings)
+    for (const Division& division : divisions())
       for (const int64_t ranks : {2, 3, 4}) {
         std::vector<Result> many(static_cast<size_t>(ranks));
         in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-          many[static_cast<size_t>(group->rank())] = train(group, config, divided(sharding));
+          many[static_cast<size_t>(group->rank())] = train(group, config, divided(division));
         });
-        const std::string what = fmt::format("{}, {} ranks", name_of(sharding), ranks);
-        const auto over = [&](Sharding least, int64_t bytes) {
-          return static_cast<double>(bytes) / static_cast<double>(sharding >= least ? ranks : 1);
+        const std::string what = fmt::format("{}, {} ranks", name_of(division), ranks);
+        const auto share = [&](int64_t elements, bool is_divided) {
+          return static_cast<double>(elements) / static_cast<double>(is_divided ? ranks : 1);
         };
+        const bool zero1 = division.has(Sharding::kZero1);
+        const double state = (share(dense, zero1) + share(all - dense, zero1 || division.has_tables())) /
+                             static_cast<double>(all);
+        const double divided_parameters =
+            share(layers, division.has(Sharding::kZero3)) + share(all - dense, division.has_tables());
         for (const Result& result : many) {
-          expect_bytes(result.own_state_bytes, over(Sharding::kZero1, one.own_state_bytes), what);
-          expect_bytes(result.kept.gradients, over(Sharding::kZero2, dense * 4), what);
-          const int64_t whole = (all - layers) * element;
+          expect_bytes(result.own_state_bytes, state * static_cast<double>(one.own_state_bytes), what);
+          expect_bytes(result.kept.gradients, 4 * share(dense, division.has(Sharding::kZero2)), what);
           EXPECT_EQ(result.parameters_in_between, result.kept.parameters) << what;
-          expect_bytes(result.kept.parameters - whole, over(Sharding::kZero3, layers * element), what);
+          expect_bytes(result.kept.parameters - (dense - layers) * element,
+                       divided_parameters * static_cast<double>(element), what);
         }
       }
   }
@@ -288,16 +326,17 @@ class Once : public Stage<Batch> {
 
 TEST(Parallel, ValidationInTheMiddleChangesNothing) {
   at::set_num_threads(1);
-  // Ranks have different numbers of batches: rank r every third sequence, one a batch.
+  // Ranks have different numbers of batches, and the first of three has none.
   const auto held_out = [](int64_t rank, int64_t ranks) {
     std::vector<Batch> batches;
     const std::vector<PatchedSequence> all = sequences();
-    for (size_t i = static_cast<size_t>(rank); i < 7; i += static_cast<size_t>(ranks))
-      batches.push_back(Batch::pack(std::vector<PatchedSequence>{all[i]}));
+    for (size_t i = 0; i < 7; ++i)
+      if (ranks == 1 || rank == (i % 3 == 0 ? 1 : 2))
+        batches.push_back(Batch::pack(std::vector<PatchedSequence>{all[i]}));
     return batches;
   };
   const TrainConfig config = training(2, Compute::kFloat32, /*steps=*/4);
-  const auto run = [&](const std::shared_ptr<Group>& group, Sharding sharding, bool validates) {
+  const auto run = [&](const std::shared_ptr<Group>& group, const Division& division, bool validates) {
     const Blt model = new_model();
     const int64_t rank = group ? group->rank() : 0, ranks = group ? group->size() : 1;
     TrainerParts parts;
@@ -305,7 +344,7 @@ TEST(Parallel, ValidationInTheMiddleChangesNothing) {
     parts.train = share_of(rank, ranks, config.accumulate);
     parts.valid = [&] { return std::make_unique<Once>(held_out(rank, ranks)); };
     parts.group = group;
-    parts.parallel = divided(sharding);
+    parts.parallel = divided(division);
     Trainer trainer(config, std::move(parts));
     std::vector<double> numbers;
     for (int step = 0; step < 4; ++step) {
@@ -317,23 +356,114 @@ TEST(Parallel, ValidationInTheMiddleChangesNothing) {
     }
     return numbers;
   };
-  const std::vector<double> one = run(nullptr, Sharding::kNone, true);
-  for (const Sharding sharding : kShardings) {
+  const std::vector<double> one = run(nullptr, {}, true);
+  for (const Division& division : divisions()) {
     std::vector<std::vector<double>> with(3), without(3);
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       const auto rank = static_cast<size_t>(group->rank());
-      with[rank] = run(group, sharding, true);
-      without[rank] = run(group, sharding, false);
+      with[rank] = run(group, division, true);
+      without[rank] = run(group, division, false);
     });
     for (size_t r = 0; r < 3; ++r) {
-      ASSERT_EQ(with[r].size(), one.size()) << name_of(sharding);
-      EXPECT_NEAR(with[r][2], one[2], 1e-4 * one[2]) << name_of(sharding);
-      EXPECT_EQ(with[r], with[0]) << name_of(sharding);
+      ASSERT_EQ(with[r].size(), one.size()) << name_of(division);
+      EXPECT_NEAR(with[r][2], one[2], 1e-4 * one[2]) << name_of(division);
+      EXPECT_EQ(with[r], with[0]) << name_of(division);
       std::vector<double> losses = with[r];
       losses.erase(losses.begin() + 2);
-      EXPECT_EQ(losses, without[r]) << name_of(sharding);
+      EXPECT_EQ(losses, without[r]) << name_of(division);
     }
   }
+}
+
+TEST(Parallel, GradientsMayTravelInBfloat16) {
+  at::set_num_threads(1);
+  const TrainConfig config = training(2, Compute::kFloat32);
+  const Result one = train(nullptr, config, {});
+  for (const Division& division : divisions()) {
+    std::vector<Result> many(3);
+    in_group(3, [&](const std::shared_ptr<Group>& group) {
+      ParallelConfig parallel = divided(division);
+      parallel.gradient_dtype = WireType::kBfloat16;
+      many[static_cast<size_t>(group->rank())] = train(group, config, parallel);
+    });
+    for (const Result& result : many) {
+      expect_close(one, result, 1e-5, 1e-3, name_of(division) + ", bfloat16 on the wire");
+      EXPECT_GT(std::abs(result.norms[0] - one.norms[0]), 5e-6 * one.norms[0]) << "nothing is rounded";
+      for (size_t i = 0; i < result.parameters.size(); ++i)
+        EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
+    }
+  }
+}
+
+TEST(Parallel, WithoutOverlapTheResultIsTheSame) {
+  at::set_num_threads(1);
+  const TrainConfig config = training(2, Compute::kFloat32);
+  for (const Sharding sharding : kShardings) {
+    std::vector<Result> results;
+    for (const bool overlap : {true, false})
+      in_group(2, [&](const std::shared_ptr<Group>& group) {
+        ParallelConfig parallel = divided({.sharding = sharding});
+        parallel.overlap = overlap;
+        const Result result = train(group, config, parallel);
+        if (group->is_first()) results.push_back(result);
+      });
+    EXPECT_EQ(results[0].losses, results[1].losses) << name_of(sharding);
+  }
+}
+
+// Ranks of this test share a generator of random numbers; those of tests/tools/ranks_test.cpp do not.
+TEST(Parallel, FetchedRowsAreDroppedAsThoseOfATableAre) {
+  NgramConfig config;
+  config.rows = 50;
+  config.dropout = 0.3;
+  NgramEmbedding embedding(config, 8);
+  const at::Tensor bytes = torch::randint(kByteOffset, kVocabulary, {40}, torch::kInt);
+  const Segments documents = Segments::from_lengths({15, 25});
+  const auto forward = [&] {
+    torch::manual_seed(5);
+    const at::Tensor out = embedding->forward(bytes, documents);
+    out.square().sum().backward();
+    return out.detach();
+  };
+  const at::Tensor from_table = forward();
+  embedding->fetch_rows = [table = embedding->ngram_table](const at::Tensor& ids) {
+    return table.detach().index_select(0, ids);
+  };
+  EXPECT_TRUE(torch::allclose(forward(), from_table, 1e-6, 1e-6));
+  ASSERT_EQ(embedding->row_gradients.size(), 2u);
+  EXPECT_TRUE(torch::equal(embedding->row_gradients[0].ids, embedding->row_gradients[1].ids));
+  EXPECT_LT(embedding->row_gradients[0].capacity, 40 * config.hash().num_tables() * 8 / 10)
+      << "nothing is left out";
+  EXPECT_TRUE(
+      torch::allclose(embedding->row_gradients[0].values, embedding->row_gradients[1].values, 1e-5, 1e-6));
+}
+
+TEST(Parallel, ACheckpointNamesATensorThatIsAViewOfWhatIsDivided) {
+  at::set_num_threads(1);
+  const blt_test::TemporaryFolder folder;
+  in_group(2, [&](const std::shared_ptr<Group>& group) {
+    const Blt model = new_model();
+    TrainerParts parts;
+    parts.model = trainable(model);
+    parts.train = share_of(group->rank(), 2, 1);
+    parts.group = group;
+    parts.parallel = divided({.tables = TablePlacement::kSharded});
+    parts.output = folder.path();
+    parts.model_to_save = [model] {
+      return ModelToSave{.tensors = {{"rows", model->local_encoder->embedding->ngram_table.detach()}},
+                         .write_rest = [](const std::filesystem::path&) {}};
+    };
+    Trainer trainer(training(1, Compute::kFloat32), std::move(parts));
+    trainer.train_step();
+    try {
+      trainer.save();
+      ADD_FAILURE() << "nothing was said";
+    } catch (const c10::Error& e) {
+      EXPECT_NE(std::string(e.what()).find("rows is a view of a parameter that the ranks divide"),
+                std::string::npos)
+          << e.what();
+    }
+  });
 }
 
 // A model of which some ranks use a part and others do not, and nobody uses another.

@@ -5,6 +5,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "blt/base/config.h"
@@ -43,9 +44,12 @@ class NgramEmbeddingImpl : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& bytes, const Segments& documents);  // [T] int32 -> [T, C]
 
-  at::Tensor byte_table;   // [V, C]
-  at::Tensor ngram_table;  // [num_tables * rows, C]; undefined without tables
-  std::vector<RowGradient> row_gradients;
+  at::Tensor byte_table;                   // [V, C]
+  at::Tensor ngram_table;                  // [num_tables * rows, C]; undefined without tables
+  std::vector<RowGradient> row_gradients;  // ids count from the first row of all tables
+  // Set by who divides the tables among processes: gives the rows with these ids ([N] int32, distinct, increasing -> [N, C]).
+  // ngram_table is then not read here: there may be nothing behind its shape and type.
+  std::function<at::Tensor(const at::Tensor& ids)> fetch_rows;
 
   const NgramHash& hash() const { return hash_; }
 

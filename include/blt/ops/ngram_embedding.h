@@ -72,6 +72,24 @@ at::Tensor ngram_embedding(const at::Tensor& bytes, const Segments& documents, c
                            const at::Tensor& ngram_table, const NgramHash& hash,
                            std::vector<RowGradient>* gradients, const NgramDropout& dropout = {});
 
+// Which rows of the tables look-ups read: what to fetch where the tables are not all at hand.
+struct DistinctRows {
+  at::Tensor ids;     // [N] int32: each row once, in increasing order
+  at::Tensor places;  // [num_tables, T] int64: where in `ids` each look-up's row is, -1 where it is left out
+};
+//   ids  [T, num_tables] of ngram_ids()
+DistinctRows distinct_rows(const at::Tensor& ids);
+
+// ngram_embedding() with the rows that it reads instead of the tables.
+//   ids      [T, num_tables] of ngram_ids() with the same dropout, `distinct` of them
+//   rows     [N, C] those of distinct.ids, of the type and device of byte_table
+//   returns, gradients and errors as there: null where the tables take no gradient. Sums in the same order, in float32; 16-bit types and
+//   GPUs as well.
+at::Tensor ngram_embedding_of_rows(const at::Tensor& bytes, const at::Tensor& byte_table,
+                                   const at::Tensor& ids, const DistinctRows& distinct,
+                                   const at::Tensor& rows, const NgramHash& hash,
+                                   std::vector<RowGradient>* gradients, const NgramDropout& dropout = {});
+
 // Adds gradients of the same table: the union of the rows, values of equal rows added in the order given. An
 // empty list gives a RowGradient with capacity 0 and undefined tensors.
 RowGradient merge(const std::vector<RowGradient>& gradients);

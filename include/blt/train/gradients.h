@@ -26,9 +26,10 @@ struct Gradients {
   };
   struct Rows {
     std::string name;
-    at::Tensor table;
-    RowGradient
-        gradient;  // merged over the micro-batches of the step; ids count from the first row of the optimizer's part
+    at::Tensor table;  // where tables are divided there is nothing behind its shape and type
+    // Merged over the micro-batches of the step; ids count from the first row of the part that this rank's optimizer moves.
+    RowGradient gradient;
+    at::Tensor part = {};  // where those rows of the table are, one dimension; undefined: all of it
   };
   std::vector<Dense> dense;
   std::vector<Rows> rows;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,14 @@ namespace blt {
 class GroupError : public Error {
  public:
   using Error::Error;
+};
+
+// How many rows go to and come from each rank, in their order.
+struct ExchangeCounts {
+  std::vector<int64_t> sent, received;
+
+  int64_t total_sent() const { return std::accumulate(sent.begin(), sent.end(), int64_t{0}); }
+  int64_t total_received() const { return std::accumulate(received.begin(), received.end(), int64_t{0}); }
 };
 
 // All ranks call the same operations in the same order, with tensors of the same shapes and dtypes: contiguous, and left alone until the
@@ -52,6 +61,10 @@ class Group {
   virtual Pending all_gather(const at::Tensor& output, const at::Tensor& input, std::string_view what) = 0;
   // input [size * n] -> output [size * n]: part r of the output is what rank r had as part `rank()`.
   virtual Pending all_to_all(const at::Tensor& output, const at::Tensor& input, std::string_view what) = 0;
+  // The same with parts of any sizes, 0 included, along the first dimension: counts.sent[r] of the input go to rank r, the
+  // counts.received[r] that rank r sent here are in the output, both in the order of the ranks.
+  virtual Pending all_to_all(const at::Tensor& output, const at::Tensor& input, const ExchangeCounts& counts,
+                             std::string_view what) = 0;
   // Returns when all ranks have called it.
   void barrier(std::string_view what);
 
@@ -72,6 +85,8 @@ std::shared_ptr<Group> make_alone_group();
 // Short things from the host's memory, waited for. All ranks give as many numbers.
 std::vector<double> sum_of(Group& group, std::vector<double> numbers, std::string_view what);
 std::vector<int64_t> sum_of_counts(Group& group, std::vector<int64_t> counts, std::string_view what);
+// numbers [size * n] -> [size * n]: what all_to_all() does.
+std::vector<int64_t> exchange_numbers(Group& group, std::vector<int64_t> numbers, std::string_view what);
 // Every rank's text, in their order.
 std::vector<std::string> gather(Group& group, const std::string& text, std::string_view what);
 

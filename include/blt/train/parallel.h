@@ -34,9 +34,34 @@ struct EnumNames<Sharding> {
                                                                       {Sharding::kZero3, "zero3"}};
 };
 
+// Where the rows of the n-gram tables are, and the optimizer's state of them.
+enum class TablePlacement {
+  kReplicated,  // every rank has every table
+  kSharded,     // every rank has its share of the rows, and asks the others for theirs
+};
+template <>
+struct EnumNames<TablePlacement> {
+  static constexpr std::pair<TablePlacement, std::string_view> kValues[] = {
+      {TablePlacement::kReplicated, "replicated"}, {TablePlacement::kSharded, "sharded"}};
+};
+
+// What gradients travel in. They are added up in float32 in any case.
+enum class WireType {
+  kFloat32,   // as they were computed
+  kBfloat16,  // rounded: half the bytes
+};
+template <>
+struct EnumNames<WireType> {
+  static constexpr std::pair<WireType, std::string_view> kValues[] = {{WireType::kFloat32, "float32"},
+                                                                      {WireType::kBfloat16, "bfloat16"}};
+};
+
 struct ParallelConfig {
   Sharding sharding = Sharding::kNone;
+  TablePlacement tables = TablePlacement::kReplicated;
+  WireType gradient_dtype = WireType::kFloat32;
   double bucket_mib = 25;
+  bool overlap = true;
   double start_timeout_s = 300;
   double timeout_s = 600;
 
@@ -46,9 +71,18 @@ struct ParallelConfig {
         "What ranks divide among themselves, so that each holds its share. zero1: the optimizer's state; "
         "zero2: gradients too, which then travel with every batch of a step; zero3: the parameters of the "
         "latent transformer's layers too, which are put together for each use; none: nothing but the data.");
+    field("tables", self.tables,
+          "The n-gram tables that are trained. replicated: every rank has all rows; sharded: each has its "
+          "share and its part of the optimizer's state, look-ups and gradients of rows travel in every step, "
+          "and tables never do.");
+    field("gradient_dtype", self.gradient_dtype,
+          "What gradients are rounded to on their way between ranks, where they are added up in float32. "
+          "bfloat16 halves what travels.");
     field("bucket_mib", self.bucket_mib,
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
+    field("overlap", self.overlap,
+          "Whether gradients travel during the backward pass; false: after it, to see what that saves.");
     field("start_timeout_s", self.start_timeout_s,
           "Seconds until all ranks have to be there when a run starts.", above(0));
     field("timeout_s", self.timeout_s,
@@ -77,14 +111,14 @@ class Parallel {
   virtual at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
     return blt::squared_norms(gradients, modules);
   }
-  // Moves the parameters; afterwards they are the same on all ranks.
+  // Moves the parameters; afterwards all ranks read the same.
   virtual void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
 
   // What this rank moves of each parameter that takes gradients, by its name: all of it, or its part, flat; not copied, and there until the
   // next forward pass or make_whole().
-  virtual std::vector<std::pair<std::string, at::Tensor>> own_parameters();
+  virtual std::vector<std::pair<std::string, at::Tensor>> own_parameters() const;
 
   // Whether parameters are put together for each use, so that all ranks have to compute the same number of passes, without gradients too.
   virtual bool computes_together() const { return false; }
@@ -103,7 +137,6 @@ class Parallel {
       : group_(std::move(group)), module_(module) {}
 
   // What kept() counts: what shares memory counts once, undefined ones are nothing.
-  virtual std::vector<at::Tensor> kept_parameters() const;
   virtual std::vector<at::Tensor> kept_gradients() const;
 
  private:
@@ -111,7 +144,8 @@ class Parallel {
   torch::nn::Module& module_;
 };
 
-// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0.
+// For parameters of `module` that require gradients now; it must outlive the result. Gives all ranks the parameters of rank 0. What is divided
+// of the parameters themselves is so from the first forward pass that records gradients on.
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module);
 

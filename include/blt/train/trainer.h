@@ -21,6 +21,7 @@
 #include "blt/text_place.h"
 #include "blt/train/gradients.h"
 #include "blt/train/group.h"
+#include "blt/train/group_layer.h"
 #include "blt/train/loss.h"
 #include "blt/train/loss_guard.h"
 #include "blt/train/optimizer.h"
@@ -163,7 +164,8 @@ TrainableModel trainable(const torch::nn::ModuleHolder<Impl>& holder) {
 
 // A model as a checkpoint has it: a model directory.
 struct ModelToSave {
-  // Of model.safetensors, by their names there: the model's own, which the trainer copies. The same on all ranks.
+  // Of model.safetensors, by their names there: the model's own parameters, not views of them, which the trainer copies; some may be divided
+  // among the ranks. The same on all ranks.
   std::vector<std::pair<std::string, at::Tensor>> tensors = {};
   // Writes the directory's other files (config.json) into a folder; called at the first rank, on another thread, while the training goes on.
   std::function<void(const std::filesystem::path& folder)> write_rest = {};
@@ -207,7 +209,8 @@ struct StepStats {
   at::Tensor module_norms =
       {};  // [modules] float64: the gradient's norm in each of gradient_modules(), before clipping
   int64_t targets = 0;
-  int64_t bytes = 0;  // byte targets
+  int64_t bytes = 0;           // byte targets
+  double transfer_wait_s = 0;  // that this rank waited for transfers, and the others in them
   at::Tensor spike =
       {};  // [] bool: the loss is far above those before; undefined where nobody asks (SpikeConfig)
   bool stop = false;  // a rank was asked to stop (base/signals.h)
@@ -279,6 +282,7 @@ class Trainer {
 
   TrainConfig config_;
   TrainerParts parts_;
+  std::shared_ptr<WatchedGroup> group_;
   std::unique_ptr<Parallel> parallel_;
   Optimizer optimizer_;
   std::vector<std::string> modules_;  // gradient_modules()

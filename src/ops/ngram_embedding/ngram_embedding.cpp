@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "ops/door.h"
+#include "ops/ngram_embedding/derivative.h"
 #include "ops/ngram_embedding/hash_plan.h"
 
 namespace blt::ops {
@@ -84,22 +85,15 @@ struct NgramEmbeddingFunction : torch::autograd::Function<NgramEmbeddingFunction
     const auto saved = context->get_saved_variables();
     auto& data = context->saved_data;
     torch::autograd::variable_list result(8);
-    if (context->needs_input_grad(kByteTable)) {
-      static const auto op = schema<ByteTableGradient>("blt::byte_table_gradient");
-      result[3] = op.call(grads[0], saved[0], data["vocabulary"].toInt());
-    }
+    if (context->needs_input_grad(kByteTable))
+      result[3] = byte_table_gradient(grads[0], saved[0], data["vocabulary"].toInt());
     if (!data["sizes"].toIntVector().empty() && context->needs_input_grad(kNgramTable)) {
       auto* gradients =
           reinterpret_cast<std::vector<RowGradient>*>(static_cast<intptr_t>(data["gradients"].toInt()));
       const NgramHash hash{data["sizes"].toIntVector(), data["rows"].toInt(), data["functions"].toInt()};
       const NgramDropout dropout{data["dropout"].toDouble(), data["seed"].toInt()};
       const Tensor ids = call_ids(saved[0], saved[1], data["longest"].toInt(), hash, dropout);
-      static const auto op = schema<TouchedRows>("blt::touched_rows");
-      RowGradient rows;
-      std::tie(rows.ids, rows.values, rows.count) = op.call(grads[0], ids, hash.rows);
-      if (dropout.probability > 0) rows.values.mul_(dropout.scale());
-      rows.capacity = rows.ids.size(0);
-      gradients->push_back(std::move(rows));
+      gradients->push_back(row_gradient(grads[0], ids, hash.rows, dropout));
     }
     return result;
   }
@@ -167,6 +161,20 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 }
 
 }  // namespace
+
+Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
+  static const auto op = schema<ByteTableGradient>("blt::byte_table_gradient");
+  return op.call(grad, bytes, vocabulary);
+}
+
+RowGradient row_gradient(const Tensor& grad, const Tensor& ids, int64_t rows, const NgramDropout& dropout) {
+  static const auto op = schema<TouchedRows>("blt::touched_rows");
+  RowGradient result;
+  std::tie(result.ids, result.values, result.count) = op.call(grad, ids, rows);
+  if (dropout.probability > 0) result.values.mul_(dropout.scale());
+  result.capacity = result.ids.size(0);
+  return result;
+}
 
 uint64_t dropped_below(double probability) {
   const double numbers = std::ldexp(probability, 64);
