@@ -149,7 +149,6 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
       continue;
     sizes.tables = embedding->ngram_table.numel();
     sizes.table_rows = embedding->ngram_table.size(0);
-    sizes.row_bytes = 4 * embedding->ngram_table.size(1) + 4;
     sizes.rows_of_batch =
         std::min(stage.batch.bytes.size(0) * embedding->hash().num_tables(), sizes.table_rows);
   }
@@ -169,15 +168,21 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
       }
   for (const auto& item : stage.module->named_parameters())
     if (item.value().requires_grad())
-      sizes.optimizer += static_cast<double>(optimizer.state_bytes(item.key(), item.value()) +
-                                             (narrow ? 4 * item.value().numel() : 0));
-  cost.sharding = sharding_cost(sharding, sizes);
+      (item.key().ends_with("ngram_table") ? sizes.table_optimizer : sizes.dense_optimizer) +=
+          static_cast<double>(optimizer.state_bytes(item.key(), item.value()) +
+                              (narrow ? 4 * item.value().numel() : 0));
+  cost.sharding = sharding_cost(parallel, sizes);
   double average = 0;  // of all
   if (const auto& ema = stage.train->ema)
     average = 4 * static_cast<double>(sizes.dense + (ema->tables ? sizes.tables : 0));
-  cost.average = average / static_cast<double>(sharding == Sharding::kNone ? 1 : world);
+  const double table_average =
+      stage.train->ema && stage.train->ema->tables ? 4.0 * static_cast<double>(sizes.tables) : 0;
+  const bool divides = sharding != Sharding::kNone,
+             divides_tables = divides || parallel.tables == TablePlacement::kSharded;
+  cost.average = (average - table_average) / static_cast<double>(divides ? world : 1) +
+                 table_average / static_cast<double>(divides_tables ? world : 1);
   cost.checkpoint = (static_cast<double>((sizes.dense + sizes.tables) * sizes.parameter_bytes) +
-                     sizes.optimizer + average) /
+                     sizes.dense_optimizer + sizes.table_optimizer + average) /
                     static_cast<double>(world);
   int64_t frozen = 0;
   for (const at::Tensor& parameter : stage.module->parameters())
@@ -190,7 +195,7 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
   cost.step = measure_step(*stage.module, stage.loss, stage.batch, measured, /*gradients_leave=*/world > 1);
   cost.backward =
       static_cast<double>(cost.step.peak) +
-      static_cast<double>((sizes.micro_batches - measured) * sizes.rows_of_batch * sizes.row_bytes);
+      static_cast<double>((sizes.micro_batches - measured) * sizes.rows_of_batch) * row_bytes(sizes);
   return cost;
 }
 
@@ -236,7 +241,8 @@ void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, dou
            fmt::format("activations and gradients; {:.3f} GiB of them dense gradients",
                        static_cast<double>(cost.step.gradients) / kGib));
   if (cost.sharding.beside_backward > 0)
-    page.gib("    and beside it", cost.sharding.beside_backward, "buckets, and layers that were gathered");
+    page.gib("    and beside it", cost.sharding.beside_backward,
+             "buckets on their way, and layers that were gathered");
   if (sizes.tables > 0)
     page.gib("  gradients, table rows added up", cost.sharding.exchange,
              "with a row for each look-up: at most");
@@ -262,11 +268,11 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   if (shapes.blt.is_empty() && !trains_entropy_model)
     throw Error(
         "--dry-run needs the model's shape in the config: `model`, or an `entropy_model` of kind train");
-  const Sharding sharding = config.parallel.sharding;
   const int64_t world = machines.world;
   DryRun result;
   Page page;
-  page.title(fmt::format("{} rank{}, sharding {}", world, world == 1 ? "" : "s", name(sharding)));
+  page.title(fmt::format("{} rank{}, sharding {}, tables {}", world, world == 1 ? "" : "s",
+                         name(config.parallel.sharding), name(config.parallel.tables)));
 
   // The entropy model comes first, and its training is gone when the other one begins.
   const bool live_entropies = !shapes.blt.is_empty() && !shapes.entropy_model.is_empty();

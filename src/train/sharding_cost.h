@@ -12,17 +12,19 @@ namespace blt {
 // Of the parameters that are trained.
 struct ShardedSizes {
   int64_t dense = 0;            // elements, without n-gram tables
-  int64_t tables = 0;           // elements of n-gram tables
-  int64_t layers = 0;           // of `dense`, those of the latent transformer's layers
+  int64_t layers = 0;           // of these, those of the latent transformer's layers
   int64_t largest_layer = 0;    // elements of one of them
   int64_t bucket = 0;           // elements of a bucket of gradients of the others
-  int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
-  double optimizer = 0;         // bytes of the optimizer's state, whole, masters included
-  int64_t row_bytes = 0;        // of a table row's gradient, its id included
+  int64_t tables = 0;           // elements of n-gram tables
   int64_t table_rows = 0;       // of all tables
   int64_t rows_of_batch = 0;    // that a micro-batch touches, at most
-  int64_t micro_batches = 1;    // of a step, on each rank
-  int64_t world = 1;            // ranks
+  int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
+  // Bytes of the optimizer's state, whole, masters included.
+  double dense_optimizer = 0, table_optimizer = 0;
+  int64_t micro_batches = 1;  // of a step, on each rank
+  int64_t world = 1;          // ranks
+
+  int64_t table_columns() const { return table_rows == 0 ? 0 : tables / table_rows; }
 };
 
 struct ShardingCost {
@@ -42,9 +44,13 @@ struct ShardingCost {
   std::vector<Traffic> traffic = {};
 };
 
+// Bytes of the gradient of a table's row, its id included, that is not on its way.
+double row_bytes(const ShardedSizes& sizes);
+
 // Transfers as rings do them: an all-reduce of n bytes brings every rank 2 (N - 1) / N n, a reduce-scatter or an all-gather half of that.
+// Rows that a step touches are spread evenly over the ranks that have them.
 //
 // Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), sections 5 and 7.
-ShardingCost sharding_cost(Sharding sharding, const ShardedSizes& sizes);
+ShardingCost sharding_cost(const ParallelConfig& parallel, const ShardedSizes& sizes);
 
 }  // namespace blt

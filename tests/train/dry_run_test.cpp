@@ -142,6 +142,13 @@ class CountedGroup : public Group {
   Pending all_to_all(const at::Tensor& output, const at::Tensor& input, std::string_view what) override {
     return count(what, others() * bytes(output)), group_->all_to_all(output, input, what);
   }
+  Pending all_to_all(const at::Tensor& output, const at::Tensor& input, const ExchangeCounts& counts,
+                     std::string_view what) override {
+    const int64_t from_others = counts.total_received() - counts.received[static_cast<size_t>(rank())];
+    const double row = output.size(0) == 0 ? 0 : bytes(output) / static_cast<double>(output.size(0));
+    return count(what, static_cast<double>(from_others) * row),
+           group_->all_to_all(output, input, counts, what);
+  }
   bool claim_failure(const std::string& message) override { return group_->claim_failure(message); }
 
   double received = 0, rows_received = 0;
@@ -150,40 +157,53 @@ class CountedGroup : public Group {
   double others() const { return static_cast<double>(size() - 1) / static_cast<double>(size()); }
   static double bytes(const at::Tensor& tensor) { return static_cast<double>(tensor.nbytes()); }
   void count(std::string_view what, double bytes) {
-    (what.find("of table rows") == what.npos ? received : rows_received) += bytes;
+    const bool rows = what.find("table rows") != what.npos || what.find("table look-ups") != what.npos;
+    (rows ? rows_received : received) += bytes;
   }
   std::shared_ptr<Group> group_;
 };
 
 TEST(DryRun, SaysWhatRanksSend) {
   at::set_num_threads(1);
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3})
-    for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
-      RunConfig config = run_of(bench::shape("tiny"), 1, 256);
-      config.train.compute = compute;
-      config.parallel.sharding = sharding;
-      in_group(3, [&](const std::shared_ptr<Group>& group) {
-        const auto counted = std::make_shared<CountedGroup>(group);
-        Blt model(*config.model);
-        TrainerParts parts;
-        parts.model = trainable(model);
-        parts.train =
-            std::make_unique<RepeatBatches>(std::vector<Batch>{bench::batch(bench::kText, 1, 256, 4.5)});
-        parts.group = counted;
-        parts.parallel = config.parallel;
-        Trainer trainer(config.train, std::move(parts));
-        counted->received = counted->rows_received = 0;
-        trainer.train_step();
-        const DryRun plan = dry_run(config, {.world = 3});
-        const double row = 4 * 64 + 4, rows = 2 * 256 * 6 * row;  // of the two others, a row for each look-up
-        // Ranks have their share of a table's rows, which need not be equal; counts and losses travel too.
-        EXPECT_NEAR(plan.traffic_bytes - rows, counted->received, 0.01 * counted->received)
-            << name(sharding) << " in " << name(compute) << "\n"
-            << plan.page;
-        EXPECT_LE(counted->rows_received, rows);
-        EXPECT_GT(counted->rows_received, rows / 4);
-      });
-    }
+  const auto expect_traffic = [](const ParallelConfig& parallel, Compute compute) {
+    RunConfig config = run_of(bench::shape("tiny"), 1, 256);
+    config.train.compute = compute;
+    config.train.accumulate = 2;
+    config.parallel = parallel;
+    in_group(3, [&](const std::shared_ptr<Group>& group) {
+      const auto counted = std::make_shared<CountedGroup>(group);
+      Blt model(*config.model);
+      TrainerParts parts;
+      parts.model = trainable(model);
+      parts.train =
+          std::make_unique<RepeatBatches>(std::vector<Batch>{bench::batch(bench::kText, 1, 256, 4.5)});
+      parts.group = counted;
+      parts.parallel = config.parallel;
+      Trainer trainer(config.train, std::move(parts));
+      counted->received = counted->rows_received = 0;
+      trainer.train_step();
+      const DryRun plan = dry_run(config, {.world = 3});
+      // From the two others, a row for each look-up: gradients of both batches; where tables are sharded, a third of that from each, and rows.
+      const double wire = parallel.gradient_dtype == WireType::kBfloat16 ? 2 : 4,
+                   parameter = compute == Compute::kBfloat16 ? 2 : 4;
+      const double looked_up = 2 * 256 * 6, gradients = looked_up * (wire * 64 + 4);
+      const double rows = parallel.tables == TablePlacement::kSharded
+                              ? 2.0 / 3 * (gradients + looked_up * (parameter * 64 + 4))
+                              : 2 * gradients;
+      // Ranks have their share of a table's rows, which need not be equal; counts and losses travel too.
+      EXPECT_NEAR(plan.traffic_bytes - rows, counted->received, 0.01 * counted->received)
+          << name(parallel.sharding) << " in " << name(compute) << "\n"
+          << plan.page;
+      EXPECT_LE(counted->rows_received, rows);
+      EXPECT_GT(counted->rows_received, rows / 8);
+    });
+  };
+  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3}) {
+    expect_traffic({.sharding = sharding}, Compute::kFloat32);
+    expect_traffic({.sharding = sharding, .tables = TablePlacement::kSharded}, Compute::kBfloat16);
+  }
+  expect_traffic({.gradient_dtype = WireType::kBfloat16}, Compute::kFloat32);
+  expect_traffic({.sharding = Sharding::kZero2, .gradient_dtype = WireType::kBfloat16}, Compute::kFloat32);
 }
 
 TEST(DryRun, SaysWhetherItFits) {
