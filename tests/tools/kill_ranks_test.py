@@ -31,7 +31,7 @@ model:
   latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64}
   local_decoder: {layers: 1, heads: 2, ffn_dim: 32}
 train: {steps: 1000000, checkpoint_every: 3, keep_checkpoints: 2, schedule: {kind: constant}}
-parallel: {sharding: zero1, bucket_mib: 0.01, timeout_s: 60}
+parallel: {sharding: zero3, tables: sharded, bucket_mib: 0.01, timeout_s: 60}
 """
 
 
