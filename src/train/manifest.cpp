@@ -115,7 +115,10 @@ std::vector<FileToCheck> read_manifest(const fs::path& folder) {
   try {
     const json root = parse_manifest(manifest);
     for (const auto& [name, file] : root.at("files").items()) {
-      FileToCheck found{.path = folder / fs::path(name).filename(), .ranges = {}};
+      const fs::path inside = fs::path(name).lexically_normal();
+      if (inside.is_absolute() || inside.begin() == inside.end() || *inside.begin() == "..")
+        throw Error(fmt::format("{}: lists {}, which is not in the checkpoint", manifest.string(), name));
+      FileToCheck found{.path = folder / inside, .ranges = {}};
       for (const json& range : file.at("ranges")) found.ranges.push_back(from_array(range));
       const auto size = file.at("size").get<uint64_t>();
       std::error_code error;

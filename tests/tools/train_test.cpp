@@ -159,7 +159,8 @@ TEST_F(BltTrain, MovesMatricesByMuonAveragesItsWeightsAndGoesOnBitForBit) {
                            "'train.accumulate_from=[{step: 4, batches: 2}]'";
   train(path);
   train(path + " train.steps=6 output=" + file("runs/rest"));
-  train(path + " --resume auto output=" + file("runs/rest"));
+  const ToolResult rest = train(path + " --resume auto output=" + file("runs/rest"));
+  EXPECT_NE(rest.err.find("going on from " + file("runs/rest/step_00000006")), std::string::npos) << rest.err;
   for (const char* model : {"latest", "latest/ema", "entropy_model/latest", "entropy_model/latest/ema"})
     EXPECT_TRUE(content_of(folder_ / "runs/ema" / model / "model.safetensors") ==
                 content_of(folder_ / "runs/rest" / model / "model.safetensors"))
