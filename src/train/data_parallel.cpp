@@ -162,7 +162,8 @@ std::vector<std::pair<std::string, at::Tensor>> DataParallel::own_dense() const 
   return result;
 }
 
-void DataParallel::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+void DataParallel::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip,
+                        double factor) {
   optimizer.step(gradients, clip, factor);
   std::vector<Group::Pending> tables_come;
   tables_->send_moved(tables_come);

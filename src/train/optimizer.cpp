@@ -182,8 +182,7 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
     const at::Tensor& master = states_.at(item.name).master;
     const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
     if (master.defined())
-      round_rows(in_rows(master), item.gradient, lazy,
-                 in_rows(item.part.defined() ? item.part : item.table));
+      round_rows(in_rows(master), item.gradient, lazy, in_rows(item.part.defined() ? item.part : item.table));
   }
 }
 
