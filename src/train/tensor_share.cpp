@@ -157,10 +157,13 @@ TensorShares model_shares(const std::string& file,
   for (const auto& [name, tensor] : tensors) {
     const auto parameter = parameters.find(tensor.unsafeGetTensorImpl());
     const auto found = parameter == parameters.end() ? own.end() : own.find(parameter->second);
-    if (found != own.end())
+    if (found != own.end()) {
       moved.push_back({.name = name, .parameter = found->first, .tensor = found->second});
-    else if (parameter == parameters.end() || parts.count(parameter->second) == 0)
+    } else if (parameter == parameters.end() || parts.count(parameter->second) == 0) {
+      TORCH_CHECK(tensor.nbytes() == 0 || tensor.storage().nbytes() > 0, file, ": ", name,
+                  " is a view of a parameter that the ranks divide; ModelToSave has the parameter itself");
       rest.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
+    }
   }
   TensorShares result = part_shares(file, moved, parts, module, rank, ranks);
   for (TensorShare& share : equal_shares(file, rest, rank, ranks)) result.push_back(std::move(share));

@@ -47,7 +47,7 @@ struct PartTensor {
 TensorShares part_shares(const std::string& file, const std::vector<PartTensor>& tensors, const Parts& parts,
                          const torch::nn::Module& module, int64_t rank, int64_t ranks);
 // Of a model's tensors: what this rank moves of those that are trained (own: by the parameter's name), its equal share of the others. tensors:
-// the parameters of `module` themselves, by their names in the file, and others.
+// the parameters of `module` themselves, by their names in the file, and others. Throws c10::Error for a view of a parameter that is divided.
 TensorShares model_shares(const std::string& file,
                           const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                           const std::map<std::string, at::Tensor>& own, const Parts& parts,
