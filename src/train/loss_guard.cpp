@@ -35,8 +35,9 @@ at::Tensor LossGuard::see(const at::Tensor& loss) {
   if (!count_.defined()) count_ = mean_ = variance_ = at::zeros({}, now.options());
   for (at::Tensor* kept : {&count_, &mean_, &variance_}) *kept = kept->to(now.device());
   const at::Tensor above = now - mean_;
-  const at::Tensor spike =
-      count_.ge(config_.window).logical_and(above > config_.deviations * variance_.sqrt());
+  const at::Tensor spike = count_.ge(config_.window)
+                               .logical_and(above > config_.deviations * variance_.sqrt())
+                               .logical_and(now.isfinite());
   at::Tensor counts = now.isfinite();
   if (masks()) counts = counts.logical_and(spike.logical_not());
   const at::Tensor count = count_ + 1;

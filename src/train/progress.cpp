@@ -104,9 +104,10 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts,
 
 Progress::~Progress() { finish_line(); }
 
-void Progress::count(const StepStats& stats) {
+void Progress::count(const StepStats& stats, bool taken) {
   if (is_silent_) return;
   interval_transfer_wait_s_ += stats.transfer_wait_s;
+  if (!taken) return;
   interval_targets_ += stats.targets;
   interval_bytes_ += stats.bytes;
   bytes_ += stats.bytes;

@@ -30,7 +30,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void count(const StepStats& stats);  // after every step that was taken
+  void count(const StepStats& stats, bool taken);  // after every step; taken: it changed something
   // Loss and bits per byte are means since the last log line, the gradient's norm is that of the last step. Looks at the device.
   void log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves);
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on

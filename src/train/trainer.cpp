@@ -144,7 +144,7 @@ Trainer::Outcome Trainer::run() {
   while (step_ < config_.steps && !stopped) {
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
-    if (took_step(stats, progress)) progress.count(stats);
+    progress.count(stats, took_step(stats, progress));
     const bool last = step_ == config_.steps, stop = stats.stop;
     if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
     bool best = false;
@@ -175,10 +175,10 @@ Trainer::Outcome Trainer::run() {
 
 // Whether the step was taken; else it was skipped, or throws where the run must not go on. One look at the device.
 bool Trainer::took_step(const StepStats& stats, Progress& progress) {
-  at::Tensor flags = stats.clip.found_inf;
-  if (stats.spike.defined()) flags = at::stack({flags, stats.spike.to(flags.scalar_type())});
-  flags = flags.to(at::kCPU).reshape({-1});
-  const bool skipped = flags[0].item<float>() != 0, spike = flags.numel() > 1 && flags[1].item<float>() != 0;
+  const at::Tensor far_off = stats.spike.defined() ? stats.spike : at::zeros_like(stats.is_nonfinite);
+  const at::Tensor flags = at::stack({stats.clip.found_inf != 0, stats.is_nonfinite, far_off}).to(at::kCPU);
+  const bool skipped = flags[0].item<bool>(), nonfinite = flags[1].item<bool>();
+  const bool spike = flags[2].item<bool>() && !nonfinite;  // what is no number is worse
   const std::string far = !spike ? ""
                                  : fmt::format(
                                        "the loss {:.4f} is far above those before (mean {:.4f}, deviation "
@@ -283,6 +283,8 @@ StepStats Trainer::train_step() {
   const at::Tensor squares = parallel_->squared_norms(gradients, modules_);
   stats.module_norms = squares.sqrt();
   stats.clip = clip(squares.sum().sqrt().to(gradient_type(stats.loss)), config_.max_grad_norm, witness);
+  const auto found = [](const at::Tensor& number) { return number.isfinite().logical_not(); };
+  stats.is_nonfinite = found(stats.clip.norm).logical_or(found(stats.loss));
   parallel_->step(optimizer_, gradients, stats.clip,
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   if (ema_) ema_->step(step_, stats.clip.found_inf);

@@ -253,6 +253,36 @@ TEST(Trainer, LeavesTheModelAloneAtASpikeOfTheLoss) {
   EXPECT_EQ(stopping.step(), 8);
 }
 
+// Far above those before, and no number: what on_nonfinite says counts.
+TEST(Trainer, ASpikeDoesNotHideWhatIsNotFinite) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (const bool in_the_loss : {true, false})  // else in the gradient of a spike
+    for (const OnSpike action : {OnSpike::kWarn, OnSpike::kSkip, OnSpike::kStop})
+      for (const OnNonfinite on_nonfinite : {OnNonfinite::kStop, OnNonfinite::kSkip}) {
+        torch::manual_seed(3);
+        Blt model(small_config());
+        TrainConfig config = quick(20);
+        config.optimizer.learning_rate = 1e-4;
+        config.on_nonfinite = on_nonfinite;
+        config.spike = {.action = action, .deviations = 6, .window = 10};
+        TrainerParts parts = parts_for(model, {two_batches()[0]});
+        parts.loss = [in_the_loss, calls = 0](const at::Tensor& logits, const Batch& batch) mutable {
+          LossValue value = next_id_loss(logits, batch);
+          if (++calls != 15) return value;
+          value.sum = in_the_loss ? value.sum * kInfinity : value.sum * 3 + (logits * 0).sqrt().sum();
+          return value;
+        };
+        Trainer trainer(config, std::move(parts));
+        if (on_nonfinite == OnNonfinite::kStop) {
+          EXPECT_MESSAGE(trainer.run(), in_the_loss ? "step 15: the loss is not finite (inf)"
+                                                    : "step 15: the gradient is not finite (the loss is ");
+        } else {
+          EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
+        }
+        EXPECT_EQ(trainer.skipped(), 1);
+      }
+}
+
 TEST(LossGuard, GoesOnExactlyFromItsState) {
   torch::manual_seed(1);
   const SpikeConfig config{.action = OnSpike::kSkip, .deviations = 4, .window = 20};

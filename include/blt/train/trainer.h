@@ -203,9 +203,10 @@ struct TrainerParts {
 
 // What one step did, on all ranks together. Tensors stay on the device until somebody looks.
 struct StepStats {
-  at::Tensor loss = {};      // [] per target, nats
-  at::Tensor byte_nll = {};  // [] summed, nats; undefined when the loss does not say
-  ClipResult clip;           // its found_inf: the step changed nothing, because of a spike too
+  at::Tensor loss = {};          // [] per target, nats
+  at::Tensor byte_nll = {};      // [] summed, nats; undefined when the loss does not say
+  ClipResult clip;               // its found_inf: the step changed nothing, because of a spike too
+  at::Tensor is_nonfinite = {};  // [] bool: the loss, or its gradient
   at::Tensor module_norms =
       {};  // [modules] float64: the gradient's norm in each of gradient_modules(), before clipping
   int64_t targets = 0;
