@@ -128,7 +128,8 @@ struct StageCost {
   double passing() const {
     return std::max({backward + sharding.beside_backward, sharding.exchange, sharding.update});
   }
-  double most() const { return held() + std::max(passing(), sharding.whole) + checkpoint; }
+  double built = 0;  // the model before the first step: float32, and whole on every rank
+  double most() const { return std::max(held() + std::max(passing(), sharding.whole) + checkpoint, built); }
 };
 
 StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t world) {
@@ -188,6 +189,8 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
   for (const at::Tensor& parameter : stage.module->parameters())
     if (!parameter.requires_grad()) frozen += static_cast<int64_t>(parameter.nbytes());
   cost.sharding.parameters += static_cast<double>(frozen);
+  for (const at::Tensor& parameter : stage.module->parameters())
+    cost.built += 4 * static_cast<double>(parameter.numel());
 
   // Where gradients leave in every micro-batch, one is like the other.
   const bool all_leave = world > 1 && (sharding == Sharding::kZero2 || sharding == Sharding::kZero3);
@@ -298,7 +301,8 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   add_memory(page, cost, *stage.train, entropy_model);
   page.gib("a step", result.step_bytes);
   if (cost.sharding.whole > 0)
-    page.gib("layers put together in the end", cost.sharding.whole, "when no step is under way");
+    page.gib("put together in the end", cost.sharding.whole, "when no step is under way");
+  page.gib("the model as it is built", cost.built, "float32, before anything is divided");
   page.gib("copy of this rank's part of a checkpoint", cost.checkpoint, "while it is written");
   if (before) page.gib("training the entropy model before", before->most(), "with its checkpoint");
   page.gib("the most", result.most_bytes);

@@ -40,11 +40,12 @@ void add_dense(const ParallelConfig& parallel, const ShardedSizes& s, ShardingCo
     if (narrow_wire) cost.beside_backward = 2 * wire * dense;
   } else {
     cost.gradients = kGradientBytes * dense / world;
-    int64_t bucket = std::min(s.bucket, s.dense);
-    if (sharding == Sharding::kZero3)
-      bucket = std::max(std::min(s.bucket, s.dense - s.layers), s.largest_layer);
+    const int64_t rest = sharding == Sharding::kZero3 ? s.dense - s.layers : s.dense;  // in common buckets
+    int64_t bucket = std::min(s.bucket, rest);
+    if (sharding == Sharding::kZero3) bucket = std::max(bucket, s.largest_layer);
     const double copies = narrow_wire ? 2 * wire * kInFlight : 0;
-    cost.beside_backward = (kGradientBytes * (1 + kInFlight) + copies) * static_cast<double>(bucket);
+    cost.beside_backward = std::min((kGradientBytes * (1 + kInFlight) + copies) * static_cast<double>(bucket),
+                                    (kGradientBytes + (narrow_wire ? 2 * wire : 0)) * dense);
     // A layer that computes, and the one after it.
     if (sharding == Sharding::kZero3)
       cost.beside_backward += 2 * parameter * static_cast<double>(s.largest_layer);
@@ -81,6 +82,7 @@ void add_tables(const ParallelConfig& parallel, const ShardedSizes& s, ShardingC
   const double tables = static_cast<double>(s.tables * s.parameter_bytes);
 
   cost.tables = tables / (sharded ? world : 1);
+  if (sharded) cost.whole += others * tables;
   cost.optimizer += s.table_optimizer / (divided ? world : 1);
   if (s.world == 1) {
     cost.exchange += merging(s, own);

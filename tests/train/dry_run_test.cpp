@@ -60,7 +60,8 @@ struct Real {
 };
 
 // The second step of a real training: then the optimizer has its state.
-Real train(const RunConfig& config, int64_t rows, int64_t bytes) {
+Real train(const RunConfig& config, int64_t rows, int64_t bytes,
+           const std::shared_ptr<Group>& group = nullptr) {
   at::set_num_threads(1);
   const Batch batch = bench::batch(
       read_file(kRoot / "docs/architecture.md") + read_file(kRoot / "docs/formats.md"), rows, bytes, 4.5);
@@ -69,6 +70,8 @@ Real train(const RunConfig& config, int64_t rows, int64_t bytes) {
   TrainerParts parts;
   parts.model = trainable(model);
   parts.train = std::make_unique<RepeatBatches>(std::vector<Batch>{batch});
+  parts.group = group;
+  parts.parallel = config.parallel;
   Trainer trainer(config.train, std::move(parts));
   trainer.train_step();
   Real real{.held = static_cast<double>(allocated.live())};
@@ -122,6 +125,25 @@ TEST(DryRun, SaysTheMemoryOfSeveralMicroBatchesOfBfloat16AndOfDropout) {
   expect_memory(config, 2, 1024, "dropout, a frozen encoder and Muon");
 }
 
+// The most and the least of what two ranks allocate: each is a thread here, and counts its own.
+TEST(DryRun, SaysTheMemoryOfARealStepOfTwoRanks) {
+  const auto expect = [](const ParallelConfig& parallel) {
+    RunConfig config = run_of(bench::shape("tiny"), 2, 1024);
+    config.parallel = parallel;
+    const DryRun plan = dry_run(config, {.world = 2});
+    in_group(2, [&](const std::shared_ptr<Group>& group) {
+      const Real real = train(config, 2, 1024, group);
+      EXPECT_LT(real.held, real.peak);
+      EXPECT_NEAR(plan.step_bytes, real.peak, 0.1 * real.peak)
+          << name(parallel.sharding) << ", tables " << name(parallel.tables) << "\n"
+          << plan.page;
+    });
+  };
+  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3})
+    for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded})
+      expect({.sharding = sharding, .tables = tables});
+}
+
 // Counts what a rank receives, as rings do the transfers.
 class CountedGroup : public Group {
  public:
@@ -170,6 +192,7 @@ TEST(DryRun, SaysWhatRanksSend) {
     config.train.compute = compute;
     config.train.accumulate = 2;
     config.parallel = parallel;
+    const DryRun plan = dry_run(config, {.world = 3});
     in_group(3, [&](const std::shared_ptr<Group>& group) {
       const auto counted = std::make_shared<CountedGroup>(group);
       Blt model(*config.model);
@@ -182,7 +205,6 @@ TEST(DryRun, SaysWhatRanksSend) {
       Trainer trainer(config.train, std::move(parts));
       counted->received = counted->rows_received = 0;
       trainer.train_step();
-      const DryRun plan = dry_run(config, {.world = 3});
       // From the two others, a row for each look-up: gradients of both batches; where tables are sharded, a third of that from each, and rows.
       const double wire = parallel.gradient_dtype == WireType::kBfloat16 ? 2 : 4,
                    parameter = compute == Compute::kBfloat16 ? 2 : 4;

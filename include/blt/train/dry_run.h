@@ -20,9 +20,10 @@ struct PlannedMachines {
 };
 
 struct DryRun {
-  std::string page;          // for a reader
-  double step_bytes = 0;     // the most memory of a rank in a step
-  double most_bytes = 0;     // and while rank 0 writes a checkpoint besides
+  std::string page;       // for a reader
+  double step_bytes = 0;  // the most memory of a rank in a step
+  double most_bytes =
+      0;  // at any time: while the model is built, in a step with a checkpoint being written, in the end
   double traffic_bytes = 0;  // that a rank receives in a step
   bool fits = true;          // most_bytes in memory_gib; true where that is not given
 };
