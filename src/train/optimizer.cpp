@@ -61,7 +61,9 @@ void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touc
 
 Optimizer::Optimizer(OptimizerConfig config, Parts parts)
     : config_(std::move(config)), parts_(std::move(parts)) {
-  if (!parts_.empty() && config_.uses(RuleKind::kMuon))
+  const bool dense_parts = std::any_of(parts_.begin(), parts_.end(),
+                                       [](const auto& part) { return !part.first.ends_with("ngram_table"); });
+  if (dense_parts && config_.uses(RuleKind::kMuon))
     throw Error(
         "optimizer: muon moves whole matrices, which parallel.sharding cuts into parts; set "
         "parallel.sharding to none, or let adamw move the matrices");
@@ -202,13 +204,8 @@ OptimizerState Optimizer::state() const {
   return tensors;
 }
 
-const std::map<std::string, std::string>& optimizer_metadata() {
-  static const std::map<std::string, std::string> metadata = {{"optimizer", "adamw"}};
-  return metadata;
-}
-
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
-  write_safetensors(file, state, optimizer_metadata());
+  write_safetensors(file, state);
 }
 
 void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& module) {

@@ -118,6 +118,43 @@ TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
   }
 }
 
+// Eight batches a step in any case, each of one sequence: the same text, in the same order.
+TEST_F(BltTrainRanks, AnyNumberOfRanksGoesOnWithTheLossesOfOne) {
+  const std::string text =
+      "entropy_model=null 'patching={rule: {kind: space}}' model.local_encoder.dropout=0 "
+      "'model.latent_transformer={dim: 32, layers: 2, heads: 2, ffn_dim: 64}' model.local_decoder.dropout=0 "
+      "model.ngram.dropout=0 data.shuffle_sequences=0 data.sequence_bytes=64 data.batch_bytes=64 "
+      "'train.schedule={kind: constant}' train.optimizer.learning_rate=1e-2 train.steps=9 ";
+  const auto losses = [&](const std::string& output) {
+    std::map<int64_t, double> found;
+    std::istringstream lines(content_of(folder_ / output / "metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);)
+      if (const json row = json::parse(line); row.contains("loss")) found[row["step"]] = row["loss"];
+    return found;
+  };
+  ASSERT_EQ(train("one", text + "train.accumulate=8").exit_code, 0);
+  const std::map<int64_t, double> expected = losses("one");
+  ASSERT_EQ(expected.size(), 9u);
+  EXPECT_LT(expected.at(9), 0.9 * expected.at(1)) << "nothing is learnt that could be lost";
+  const std::vector<std::string> stages = {
+      "--nproc 2 train.accumulate=4 parallel.sharding=zero3 parallel.tables=sharded train.steps=3",
+      "--resume auto --nproc 4 train.accumulate=2 parallel.sharding=zero1 train.steps=6",
+      "--resume auto train.accumulate=8"};
+  for (const std::string& stage : stages) {
+    const ToolResult result = train("many", text + stage);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  const std::map<int64_t, double> found = losses("many");
+  ASSERT_EQ(found.size(), 9u);
+  for (const auto& [step, loss] : expected) EXPECT_NEAR(found.at(step), loss, 1e-5 * loss) << step;
+}
+
+TEST_F(BltTrainRanks, MuonMovesMatricesWhereTablesAloneAreDivided) {
+  const ToolResult result =
+      train("out", "--nproc 2 train.steps=2 train.optimizer.matrices=muon parallel.tables=sharded");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+}
+
 TEST_F(BltTrainRanks, AKilledRankEndsAllWithOneMessage) {
   const pid_t launcher = start("out", "--nproc 3 train.steps=100000 train.checkpoint_every=5");
   wait_for(folder_ / "out/step_00000005/config.json");

@@ -122,7 +122,6 @@ class UpdateRule;
 // NAME.momentum), NAME.step, and NAME.master of parameters that are bfloat16. Sorted by its name.
 using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
 // As safetensors. Each at the shape of its parameter, .step [].
-const std::map<std::string, std::string>& optimizer_metadata();
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
 // Moves each parameter by its rule (src/train/update_rule.h has them, with their sources). Decay on matrices and tables, not on norm
