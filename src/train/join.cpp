@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <thread>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 
 #include "blt/base/error.h"
@@ -17,6 +16,7 @@
 #include "train/c10d_group.h"
 #include "train/gloo.h"
 #include "train/rank_store.h"
+#include "train/tcp_store.h"
 
 namespace blt {
 namespace {
@@ -29,13 +29,12 @@ constexpr const char* kCame = "came";
 milliseconds to_milliseconds(double seconds) { return milliseconds(std::llround(seconds * 1000)); }
 
 std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s) {
-  c10d::TCPStoreOptions options;
-  options.port = place.port;
-  options.isServer = place.keeps_store;
-  options.waitWorkers = false;
-  options.timeout = to_milliseconds(timeout_s);
   try {
-    return std::make_unique<RankStore>(c10::make_intrusive<c10d::TCPStore>(place.host, options), place);
+    return std::make_unique<RankStore>(tcp_store({.host = place.host,
+                                                  .port = place.port,
+                                                  .is_server = place.keeps_store,
+                                                  .timeout = to_milliseconds(timeout_s)}),
+                                       place);
   } catch (const std::exception& e) {
     const std::string text = e.what();
     if (place.keeps_store)

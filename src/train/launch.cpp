@@ -16,12 +16,12 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 
 #include "blt/base/error.h"
 #include "blt/base/tool.h"
 #include "train/rank_store.h"
+#include "train/tcp_store.h"
 
 namespace blt {
 namespace {
@@ -52,11 +52,6 @@ class Ranks {
  public:
   Ranks(int64_t count, std::vector<std::string> arguments) : count_(count), arguments_(std::move(arguments)) {
     arguments_.insert(arguments_.begin(), program_invocation_short_name);
-    c10d::TCPStoreOptions options;
-    options.port = 0;  // any that is free
-    options.isServer = true;
-    options.waitWorkers = false;
-    store_ = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
   }
 
   void start() {
@@ -141,7 +136,7 @@ class Ranks {
 
   int64_t count_;
   std::vector<std::string> arguments_;
-  c10::intrusive_ptr<c10d::TCPStore> store_;
+  c10::intrusive_ptr<c10d::TCPStore> store_ = tcp_store({.is_server = true});
   std::map<pid_t, int64_t> processes_;  // that run, and their ranks
   std::optional<Failure> failure_;      // the first
   bool stopped_ = false;

@@ -8,30 +8,23 @@
 #include <memory>
 #include <string>
 #include <thread>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <vector>
 
 #include "blt/train/rendezvous.h"
+#include "train/tcp_store.h"
 
 namespace blt::testing {
 
 // Where ranks meet, while one lives.
 class MeetingPlace {
  public:
-  MeetingPlace() {
-    c10d::TCPStoreOptions options;
-    options.port = 0;
-    options.isServer = true;
-    options.waitWorkers = false;
-    store_ = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
-  }
   RankPlace of(int64_t rank, int64_t ranks) const {
     return {
         .rank = rank, .ranks = ranks, .local_rank = rank, .local_ranks = ranks, .port = store_->getPort()};
   }
 
  private:
-  c10::intrusive_ptr<c10d::TCPStore> store_;
+  c10::intrusive_ptr<c10d::TCPStore> store_ = tcp_store({.is_server = true});
 };
 
 // Calls `body` on so many threads, each with its rank's place. Gives what each threw: "" for nothing.
