@@ -2,16 +2,19 @@
 #include "blt/train/dry_run.h"
 
 #include <c10/core/Allocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
+#include <c10/core/CPUAllocator.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -33,25 +36,68 @@ using testing::RepeatBatches;
 
 const std::filesystem::path kRoot = std::filesystem::path(BLT_GOLDEN_DIR).parent_path().parent_path();
 
-// The bytes of tensors that this thread allocates while one lives.
+// The bytes of tensors that this thread allocates while one lives, whoever frees them: the threads of transfers do too.
 class AllocatedBytes {
  public:
-  AllocatedBytes() : count_(std::make_shared<Count>()), guard_(c10::DebugInfoKind::PROFILER_STATE, count_) {}
-  int64_t live() const { return count_->live; }
-  int64_t peak() const { return count_->peak; }
-  void restart_peak() { count_->peak = count_->live; }
+  AllocatedBytes() : before_(std::exchange(counting, std::make_shared<Count>())) {
+    static CountingAllocator allocator;
+    c10::SetCPUAllocator(&allocator);
+  }
+  ~AllocatedBytes() { counting = before_; }
+  AllocatedBytes(const AllocatedBytes&) = delete;
+  AllocatedBytes& operator=(const AllocatedBytes&) = delete;
+
+  int64_t live() const { return counting->live; }
+  int64_t peak() const { return counting->peak; }
+  void restart_peak() { counting->peak = counting->live.load(); }
 
  private:
-  struct Count : c10::MemoryReportingInfoBase {
-    void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
-      live += size;
-      peak = std::max(peak, live);
-    }
-    bool memoryProfilingEnabled() const override { return true; }
-    int64_t live = 0, peak = 0;
+  struct Count {
+    std::atomic<int64_t> live = 0;
+    int64_t peak = 0;  // only the thread that allocates writes it
   };
-  std::shared_ptr<Count> count_;
-  c10::DebugInfoGuard guard_;
+
+  class CountingAllocator : public c10::Allocator {
+   public:
+    c10::DataPtr allocate(size_t bytes) override {
+      void* data = c10::GetDefaultCPUAllocator()->raw_allocate(bytes);
+      if (data != nullptr && counting != nullptr) {
+        counting->live += static_cast<int64_t>(bytes);
+        counting->peak = std::max<int64_t>(counting->peak, counting->live);
+        const std::lock_guard lock(blocks().mutex);
+        blocks().of[data] = {counting, static_cast<int64_t>(bytes)};
+      }
+      return {data, data, &release, c10::DeviceType::CPU};
+    }
+    c10::DeleterFnPtr raw_deleter() const override { return &release; }
+    void copy_data(void* to, const void* from, size_t bytes) const override {
+      default_copy_data(to, from, bytes);
+    }
+
+   private:
+    struct Blocks {
+      std::mutex mutex;
+      std::unordered_map<void*, std::pair<std::shared_ptr<Count>, int64_t>> of;
+    };
+    // For ever: tensors are freed when the process ends, too.
+    static Blocks& blocks() {
+      static auto* blocks = new Blocks;
+      return *blocks;
+    }
+    static void release(void* data) {
+      {
+        const std::lock_guard lock(blocks().mutex);
+        if (const auto block = blocks().of.extract(data)) {
+          const auto& [count, bytes] = block.mapped();
+          count->live -= bytes;
+        }
+      }
+      c10::GetDefaultCPUAllocator()->raw_deallocate(data);
+    }
+  };
+
+  static inline thread_local std::shared_ptr<Count> counting;
+  std::shared_ptr<Count> before_;
 };
 
 struct Real {
