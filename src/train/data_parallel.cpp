@@ -150,15 +150,15 @@ at::Tensor DataParallel::squared_norms(const Gradients& gradients, std::span<con
   return squares + blt::squared_norms(same, modules);
 }
 
-std::vector<std::pair<std::string, at::Tensor>> DataParallel::own_parameters() const {
-  std::vector<std::pair<std::string, at::Tensor>> result = own_dense();
-  for (auto& item : tables_->own_parameters()) result.push_back(std::move(item));
+std::map<std::string, at::Tensor> DataParallel::own_parameters() const {
+  std::map<std::string, at::Tensor> result = own_dense();
+  result.merge(tables_->own_parameters());
   return result;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> DataParallel::own_dense() const {
-  std::vector<std::pair<std::string, at::Tensor>> result;
-  for (const Trained& item : parameters_) result.emplace_back(item.name, item.parameter.detach());
+std::map<std::string, at::Tensor> DataParallel::own_dense() const {
+  std::map<std::string, at::Tensor> result;
+  for (const Trained& item : parameters_) result[item.name] = item.parameter.detach();
   return result;
 }
 

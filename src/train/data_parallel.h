@@ -3,11 +3,11 @@
 
 #include <cstddef>
 #include <deque>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "blt/train/parallel.h"
@@ -32,7 +32,7 @@ class DataParallel : public Parallel {
   Gradients finish_gradients() override;
   at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) override;
   void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) override;
-  std::vector<std::pair<std::string, at::Tensor>> own_parameters() const override;
+  std::map<std::string, at::Tensor> own_parameters() const override;
   bool computes_together() const override { return tables_->computes_together(); }
   void make_whole() override { tables_->make_whole(); }
 
@@ -52,7 +52,7 @@ class DataParallel : public Parallel {
   // After all have come through: what this rank's optimizer moves of the parameters that have a gradient on some rank.
   virtual std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part);
   // own_parameters() of the dense ones.
-  virtual std::vector<std::pair<std::string, at::Tensor>> own_dense() const;
+  virtual std::map<std::string, at::Tensor> own_dense() const;
   // After the optimizer's step: makes the dense parameters whole.
   virtual void put_together() {}
 

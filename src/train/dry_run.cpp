@@ -23,6 +23,7 @@
 #include "train/run_models.h"
 #include "train/sharding_cost.h"
 #include "train/step_memory.h"
+#include "train/table_name.h"
 
 namespace blt {
 namespace {
@@ -169,9 +170,8 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
       }
   for (const auto& item : stage.module->named_parameters())
     if (item.value().requires_grad())
-      (item.key().ends_with("ngram_table") ? sizes.table_optimizer : sizes.dense_optimizer) +=
-          static_cast<double>(optimizer.state_bytes(item.key(), item.value()) +
-                              (narrow ? 4 * item.value().numel() : 0));
+      (is_table_name(item.key()) ? sizes.table_optimizer : sizes.dense_optimizer) += static_cast<double>(
+          optimizer.state_bytes(item.key(), item.value()) + (narrow ? 4 * item.value().numel() : 0));
   cost.sharding = sharding_cost(parallel, sizes);
   double average = 0;  // of all
   if (const auto& ema = stage.train->ema)

@@ -11,6 +11,7 @@
 #include "blt/base/error.h"
 #include "blt/io/safetensors.h"
 #include "train/checkpoint.h"
+#include "train/table_name.h"
 
 namespace blt {
 namespace {
@@ -33,7 +34,7 @@ Ema::Ema(const EmaConfig& config, const torch::nn::Module& model, Parallel& para
 }
 
 bool Ema::is_averaged(const std::string& name, const at::Tensor& parameter) const {
-  return parameter.requires_grad() && (config_.tables || !name.ends_with("ngram_table"));
+  return parameter.requires_grad() && (config_.tables || !is_table_name(name));
 }
 
 void Ema::step(int64_t step, const at::Tensor& found_inf) {
@@ -49,8 +50,7 @@ void Ema::step(int64_t step, const at::Tensor& found_inf) {
 
 TensorShares Ema::shares(const ModelToSave& model) const {
   const Group& group = parallel_.group();
-  std::map<std::string, at::Tensor> own;
-  for (auto& [name, tensor] : parallel_.own_parameters()) own[name] = std::move(tensor);
+  std::map<std::string, at::Tensor> own = parallel_.own_parameters();
   for (const auto& [name, average] : averages_) own[name] = average;
   return model_shares(kEmaModelFile, model.tensors, own, parallel_.parts(), model_, group.rank(),
                       group.size());

@@ -11,15 +11,12 @@
 #include <set>
 
 #include "blt/model/ngram_embedding.h"
+#include "train/table_name.h"
 
 namespace blt {
 namespace {
 
 constexpr const char* kTables = "ngram_tables";
-
-std::string table_name(const std::string& embedding) {
-  return embedding.empty() ? "ngram_table" : embedding + ".ngram_table";
-}
 
 std::set<std::string> table_names(const torch::nn::Module& module) {
   std::set<std::string> names;

@@ -13,6 +13,7 @@
 
 #include "blt/base/error.h"
 #include "blt/io/safetensors.h"
+#include "train/table_name.h"
 #include "train/update_rule.h"
 
 namespace blt {
@@ -61,8 +62,8 @@ void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touc
 
 Optimizer::Optimizer(OptimizerConfig config, Parts parts)
     : config_(std::move(config)), parts_(std::move(parts)) {
-  const bool dense_parts = std::any_of(parts_.begin(), parts_.end(),
-                                       [](const auto& part) { return !part.first.ends_with("ngram_table"); });
+  const bool dense_parts =
+      std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return !is_table_name(part.first); });
   if (dense_parts && config_.uses(RuleKind::kMuon))
     throw Error(
         "optimizer: muon moves whole matrices, which parallel.sharding cuts into parts; set "
@@ -90,7 +91,7 @@ void freeze_groups(torch::nn::Module& module, const std::vector<ParameterGroup>&
     const ParameterGroup* group = group_of(groups, item.key());
     if (group != nullptr && group->frozen) item.value().set_requires_grad(false);
     if (group != nullptr && group->rule == RuleKind::kMuon &&
-        (item.value().dim() != 2 || item.key().ends_with("ngram_table")))
+        (item.value().dim() != 2 || is_table_name(item.key())))
       throw Error(fmt::format("optimizer.groups: muon moves matrices, and {}, which {} matches, is none",
                               item.key(), group->pattern));
     any_left = any_left || item.value().requires_grad();

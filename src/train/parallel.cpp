@@ -1,9 +1,8 @@
 #include "blt/train/parallel.h"
 
-#include <c10/util/Exception.h>
-
 #include <cstddef>
 #include <map>
+#include <stdexcept>
 #include <utility>
 
 #include "train/data_parallel.h"
@@ -47,10 +46,10 @@ int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, at::Tensor>> Parallel::own_parameters() const {
-  std::vector<std::pair<std::string, at::Tensor>> result;
+std::map<std::string, at::Tensor> Parallel::own_parameters() const {
+  std::map<std::string, at::Tensor> result;
   for (const auto& item : module_.named_parameters())
-    if (item.value().requires_grad()) result.emplace_back(item.key(), item.value().detach());
+    if (item.value().requires_grad()) result[item.key()] = item.value().detach();
   return result;
 }
 
@@ -85,7 +84,7 @@ std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::share
     case Sharding::kZero3:
       return std::make_unique<Zero3>(config, std::move(group), module, std::move(tables));
   }
-  TORCH_INTERNAL_ASSERT(false, "a sharding that there is not");
+  throw std::logic_error("a sharding that there is not");
 }
 
 }  // namespace blt

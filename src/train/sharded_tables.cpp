@@ -40,11 +40,11 @@ class ShardedTables : public Tables {
 
   void send_moved(std::vector<Group::Pending>&) override {}
 
-  std::vector<std::pair<std::string, at::Tensor>> own_parameters() const override {
+  std::map<std::string, at::Tensor> own_parameters() const override {
     if (!are_divided_) return Tables::own_parameters();
-    std::vector<std::pair<std::string, at::Tensor>> result;
+    std::map<std::string, at::Tensor> result;
     for (size_t t = 0; t < all().size(); ++t)
-      if (own_[t].numel() > 0) result.emplace_back(all()[t].table.name, own_[t].view({-1}));
+      if (own_[t].numel() > 0) result[all()[t].table.name] = own_[t].view({-1});
     return result;
   }
   bool computes_together() const override { return are_divided_; }

@@ -30,15 +30,15 @@ Parts Tables::own_parts() const {
   return parts;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> Tables::own_parameters() const {
-  std::vector<std::pair<std::string, at::Tensor>> result;
+std::map<std::string, at::Tensor> Tables::own_parameters() const {
+  std::map<std::string, at::Tensor> result;
   for (const Table& table : tables_) {
     const at::Tensor whole = table.table.parameter.detach();
     const Part rows = own_rows(table);
     if (!is_divided())
-      result.emplace_back(table.table.name, whole);
+      result[table.table.name] = whole;
     else if (rows.begin < rows.end)
-      result.emplace_back(table.table.name, whole.slice(0, rows.begin, rows.end).view({-1}));
+      result[table.table.name] = whole.slice(0, rows.begin, rows.end).view({-1});
   }
   return result;
 }

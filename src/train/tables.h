@@ -5,9 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "blt/model/ngram_embedding.h"
@@ -36,7 +36,7 @@ class Tables {
   // After the optimizer's step: starts to bring the tables into the state that the next forward pass reads.
   virtual void send_moved(std::vector<Group::Pending>& coming) = 0;
   // See Parallel.
-  virtual std::vector<std::pair<std::string, at::Tensor>> own_parameters() const;
+  virtual std::map<std::string, at::Tensor> own_parameters() const;
   virtual bool computes_together() const { return false; }
   virtual void make_whole() {}
 

@@ -234,12 +234,14 @@ void Trainer::stop_with(const std::string& problem) {
 // device.
 std::vector<std::string> Trainer::texts_of_step() {
   json all = json::array(), broken = json::array();
-  for (const Trained& batch : batches_)
+  for (const Trained& batch : batches_) {
+    const bool is_finite = std::isfinite(batch.loss.item<double>());
     for (const TextPlace& place : batch.places) {
       if (!parts_.name_text || place.source < 0) continue;
       all.push_back(parts_.name_text(place));
-      if (!std::isfinite(batch.loss.item<double>())) broken.push_back(all.back());
+      if (!is_finite) broken.push_back(all.back());
     }
+  }
   std::vector<std::string> texts, broken_texts;
   for (const std::string& of_rank :
        gather(parallel_->group(), json{all, broken}.dump(), "text of a step that was skipped")) {
@@ -375,10 +377,8 @@ bool Trainer::save() {
 
 TensorShares Trainer::shares_of(const ModelToSave& model) const {
   const Group& group = parallel_->group();
-  std::map<std::string, at::Tensor> own;
-  for (auto& [name, tensor] : parallel_->own_parameters()) own[name] = std::move(tensor);
-  TensorShares shares = model_shares(kModelFile, model.tensors, own, parallel_->parts(), *parts_.model.module,
-                                     group.rank(), group.size());
+  TensorShares shares = model_shares(kModelFile, model.tensors, parallel_->own_parameters(),
+                                     parallel_->parts(), *parts_.model.module, group.rank(), group.size());
   for (TensorShare& share : optimizer_shares(kOptimizerFile, optimizer_.state(), parallel_->parts(),
                                              *parts_.model.module, group.rank(), group.size()))
     shares.push_back(std::move(share));

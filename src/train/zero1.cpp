@@ -57,11 +57,11 @@ std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part)
   return result;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> Zero1::own_dense() const {
-  std::vector<std::pair<std::string, at::Tensor>> result;
+std::map<std::string, at::Tensor> Zero1::own_dense() const {
+  std::map<std::string, at::Tensor> result;
   for (size_t i = 0; i < parameters().size(); ++i) {
     const Part part = part_of(group().rank(), buckets().piece(i), buckets().all()[buckets().bucket_of(i)]);
-    if (part.begin < part.end) result.emplace_back(parameters()[i].name, place_of(i, part));
+    if (part.begin < part.end) result[parameters()[i].name] = place_of(i, part);
   }
   return result;
 }

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "train/data_parallel.h"
@@ -26,7 +26,7 @@ class Zero1 : public DataParallel {
   bool is_divided() const override { return true; }
   Group::Pending send(size_t bucket, std::string_view what) override;
   std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part) override;
-  std::vector<std::pair<std::string, at::Tensor>> own_dense() const override;
+  std::map<std::string, at::Tensor> own_dense() const override;
   void put_together() override;
 
   // What came through of a bucket: this rank's range.

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -118,7 +119,7 @@ class Parallel {
 
   // What this rank moves of each parameter that takes gradients, by its name: all of it, or its part, flat; not copied, and there until the
   // next forward pass or make_whole().
-  virtual std::vector<std::pair<std::string, at::Tensor>> own_parameters() const;
+  virtual std::map<std::string, at::Tensor> own_parameters() const;
 
   // Whether parameters are put together for each use, so that all ranks have to compute the same number of passes, without gradients too.
   virtual bool computes_together() const { return false; }
