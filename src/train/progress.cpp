@@ -37,7 +37,7 @@ void rewind_metrics(const fs::path& path, int64_t step) {
 
 std::string flops(double flops_per_s) {
   if (flops_per_s >= 1e12) return fmt::format("{:.2f} TFLOP/s", flops_per_s / 1e12);
-  return fmt::format("{:5.1f} GFLOP/s", flops_per_s / 1e9);
+  return fmt::format("{:.1f} GFLOP/s", flops_per_s / 1e9);
 }
 
 std::string rate(double bytes_per_s) {
