@@ -49,14 +49,16 @@ std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s)
   }
 }
 
-// Every rank says that it is there, and waits for the others.
+// Every rank says that it is there, and waits for the others. c10d's store looks up the name of every rank that connects, and answers nobody
+// meanwhile: where a name server does not answer, that takes seconds for each of them.
 void meet(RankStore& store, double timeout_s) {
   constexpr milliseconds kPollInterval(50);
   const RankPlace& place = store.place();
   store.announce(kCame);
   const auto end = Clock::now() + to_milliseconds(timeout_s);
   while (true) {
-    const auto missing = store.not_announced(kCame);
+    const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
+    const auto missing = store.not_announced(kCame, std::max(left, milliseconds(0)));
     if (!missing)
       throw Error(fmt::format("rank {} of {}: the store at {}:{} is gone: look at what rank 0 says",
                               place.rank, place.ranks, place.host, place.port));

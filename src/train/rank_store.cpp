@@ -24,7 +24,7 @@ constexpr const char* kGone = "gone";
 
 // What the store answers; none where it does not, in time. A store that hangs keeps the thread: the process is about to end then.
 template <class Ask>
-auto ask(const c10::intrusive_ptr<c10d::Store>& store, Ask question)
+auto ask(const c10::intrusive_ptr<c10d::Store>& store, Ask question, milliseconds patience = kAnswerTime)
     -> std::optional<decltype(question(*store))> {
   using Answer = decltype(question(*store));
   const auto promise = std::make_shared<std::promise<Answer>>();
@@ -36,7 +36,7 @@ auto ask(const c10::intrusive_ptr<c10d::Store>& store, Ask question)
       promise->set_exception(std::current_exception());
     }
   }).detach();
-  if (answer.wait_for(kAnswerTime) != std::future_status::ready) return std::nullopt;
+  if (answer.wait_for(patience) != std::future_status::ready) return std::nullopt;
   try {
     return answer.get();
   } catch (const std::exception&) {  // the connection is lost
@@ -117,13 +117,14 @@ void RankStore::announce(const std::string& what) {
   });
 }
 
-std::optional<std::vector<int64_t>> RankStore::not_announced(const std::string& what) {
-  return ask(store_, [what, ranks = place_.ranks](c10d::Store& store) {
+std::optional<std::vector<int64_t>> RankStore::not_announced(const std::string& what, milliseconds patience) {
+  const auto question = [what, ranks = place_.ranks](c10d::Store& store) {
     std::vector<int64_t> missing;
     for (int64_t r = 0; r < ranks; ++r)
       if (!store.check({key(r, what)})) missing.push_back(r);
     return missing;
-  });
+  };
+  return ask(store_, question, patience);
 }
 
 std::optional<std::string> RankStore::failure(milliseconds wait) {
@@ -151,7 +152,7 @@ void RankStore::linger() {
   constexpr milliseconds kLongest(5000);
   const auto end = Clock::now() + kLongest;
   while (Clock::now() < end) {
-    const auto missing = not_announced(kGone);
+    const auto missing = not_announced(kGone, kAnswerTime);
     if (!missing || missing->empty()) return;
     std::this_thread::sleep_for(kPollInterval);
   }

@@ -22,9 +22,6 @@ inline c10::intrusive_ptr<c10d::TCPStore> tcp_store(const TcpStorePlace& place) 
   options.isServer = place.is_server;
   options.waitWorkers = false;
   options.timeout = place.timeout;
-  // c10d's server with libuv looks up the name of every rank that connects, and answers nobody meanwhile: where a name server does not
-  // answer, for seconds each.
-  options.useLibUV = false;
   return c10::make_intrusive<c10d::TCPStore>(place.host, options);
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -24,6 +25,8 @@ class MeetingPlace {
   }
 
  private:
+  // As the launcher does; see there.
+  const int no_name_server_ = setenv("RES_OPTIONS", "timeout:1 attempts:1", /*overwrite=*/0);
   c10::intrusive_ptr<c10d::TCPStore> store_ = tcp_store({.is_server = true});
 };
 
