@@ -124,7 +124,7 @@ std::optional<std::vector<int64_t>> RankStore::not_announced(const std::string& 
       if (!store.check({key(r, what)})) missing.push_back(r);
     return missing;
   };
-  return ask(store_, question, patience);
+  return ask(store_, question, std::max(patience, kAnswerTime));
 }
 
 std::optional<std::string> RankStore::failure(milliseconds wait) {
@@ -152,7 +152,7 @@ void RankStore::linger() {
   constexpr milliseconds kLongest(5000);
   const auto end = Clock::now() + kLongest;
   while (Clock::now() < end) {
-    const auto missing = not_announced(kGone, kAnswerTime);
+    const auto missing = not_announced(kGone);
     if (!missing || missing->empty()) return;
     std::this_thread::sleep_for(kPollInterval);
   }
