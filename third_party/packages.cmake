@@ -55,6 +55,15 @@ if(BLT_GLOO_INCLUDE)
   target_include_directories(blt_gloo SYSTEM INTERFACE ${BLT_GLOO_INCLUDE})
 endif()
 
+# NCCL is beside LibTorch, likewise: its header comes with the CUDA toolkit. Without it libblt trains with one GPU only.
+if(BLT_CUDA)
+  find_path(BLT_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(BLT_NCCL_INCLUDE)
+    add_library(blt_nccl INTERFACE)
+    target_include_directories(blt_nccl SYSTEM INTERFACE ${BLT_NCCL_INCLUDE} ${CUDAToolkit_INCLUDE_DIRS})
+  endif()
+endif()
+
 # LibTorch's include folder carries a newer fmt of its own, which would shadow the one that spdlog was built with: targets that
 # link blt_fmt look in this folder of links first.
 add_library(blt_fmt INTERFACE)

@@ -112,7 +112,7 @@ int main(int argc, char** argv) {
     const bool speaks = !place || place->rank == 0;
     blt::catch_stop_signals(speaks ? kStopping : "");
     try {
-      if (place && place->ranks > 1) group = blt::join(*place, timeouts(config.parallel));
+      if (place && place->is_of_group()) group = blt::join(*place, timeouts(config.parallel));
       const auto outcome = blt::run(
           config, {.init = options.init, .resume = options.resume, .check = options.check, .group = group});
       if (outcome == blt::Trainer::Outcome::kFinished) return static_cast<int>(blt::kDone);

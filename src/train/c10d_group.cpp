@@ -43,10 +43,10 @@ class C10dGroup::Running : public Group::Transfer {
   int64_t number_;
 };
 
-C10dGroup::C10dGroup(c10::intrusive_ptr<c10d::Backend> backend, std::unique_ptr<RankStore> store,
+C10dGroup::C10dGroup(std::map<c10::DeviceType, MakeBackend> makers, std::unique_ptr<RankStore> store,
                      double timeout_s)
     : Group(store->place().rank, store->place().ranks),
-      backend_(std::move(backend)),
+      makers_(std::move(makers)),
       timeout_s_(timeout_s),
       store_(std::move(store)) {
   store_->answer_with([this] {
@@ -55,7 +55,20 @@ C10dGroup::C10dGroup(c10::intrusive_ptr<c10d::Backend> backend, std::unique_ptr<
   });
 }
 
-Group::Pending C10dGroup::start(std::string_view what, const std::function<Work()>& operation) {
+c10d::Backend& C10dGroup::backend_of(const at::Tensor& tensor) {
+  const c10::DeviceType kind = tensor.device().type();
+  c10::intrusive_ptr<c10d::Backend>& backend = backends_[kind];
+  if (!backend) {
+    const auto maker = makers_.find(kind);
+    TORCH_CHECK(maker != makers_.end(), "no transport between ranks for tensors on ", tensor.device());
+    backend = maker->second();
+  }
+  return *backend;
+}
+
+Group::Pending C10dGroup::start(const at::Tensor& tensor, std::string_view what,
+                                const std::function<Work(c10d::Backend&)>& operation) {
+  c10d::Backend& backend = backend_of(tensor);
   int64_t number = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -63,7 +76,7 @@ Group::Pending C10dGroup::start(std::string_view what, const std::function<Work(
     last_ = what;
   }
   try {
-    return std::make_unique<Running>(*this, operation(), std::string(what), number);
+    return std::make_unique<Running>(*this, operation(backend), std::string(what), number);
   } catch (const std::exception& e) {
     fail(std::string(what), number, first_line(e));
   }
@@ -103,52 +116,52 @@ std::string C10dGroup::message(const std::string& what, int64_t number, const st
 }
 
 Group::Pending C10dGroup::sum(const at::Tensor& tensor, std::string_view what) {
-  return start(what, [&] {
+  return start(tensor, what, [&](c10d::Backend& backend) {
     std::vector<at::Tensor> tensors = {tensor};
-    return backend_->allreduce(tensors);
+    return backend.allreduce(tensors);
   });
 }
 
 Group::Pending C10dGroup::broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) {
-  return start(what, [&] {
+  return start(tensor, what, [&](c10d::Backend& backend) {
     std::vector<at::Tensor> tensors = {tensor};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    return backend_->broadcast(tensors, options);
+    return backend.broadcast(tensors, options);
   });
 }
 
 Group::Pending C10dGroup::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
                                          std::string_view what) {
-  return start(what, [&] {
+  return start(input, what, [&](c10d::Backend& backend) {
     at::Tensor to = output, from = input;
-    return backend_->_reduce_scatter_base(to, from);
+    return backend._reduce_scatter_base(to, from);
   });
 }
 
 Group::Pending C10dGroup::all_gather(const at::Tensor& output, const at::Tensor& input,
                                      std::string_view what) {
-  return start(what, [&] {
+  return start(input, what, [&](c10d::Backend& backend) {
     at::Tensor to = output, from = input;
-    return backend_->_allgather_base(to, from);
+    return backend._allgather_base(to, from);
   });
 }
 
 Group::Pending C10dGroup::all_to_all(const at::Tensor& output, const at::Tensor& input,
                                      std::string_view what) {
-  return start(what, [&] {
+  return start(input, what, [&](c10d::Backend& backend) {
     at::Tensor to = output, from = input;
     std::vector<int64_t> equal;
-    return backend_->alltoall_base(to, from, equal, equal);
+    return backend.alltoall_base(to, from, equal, equal);
   });
 }
 
 Group::Pending C10dGroup::all_to_all(const at::Tensor& output, const at::Tensor& input,
                                      const ExchangeCounts& counts, std::string_view what) {
-  return start(what, [&] {
+  return start(input, what, [&](c10d::Backend& backend) {
     at::Tensor to = output, from = input;
     ExchangeCounts rows = counts;
-    return backend_->alltoall_base(to, from, rows.received, rows.sent);
+    return backend.alltoall_base(to, from, rows.received, rows.sent);
   });
 }
 

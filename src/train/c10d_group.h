@@ -4,6 +4,7 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -13,10 +14,14 @@
 
 namespace blt {
 
+// A device waits for a transfer between devices itself: wait() returns before it has come through, and what hangs is ended by c10d's own watchdog.
 class C10dGroup : public Group {
  public:
-  // timeout_s: of the backend's transfers, for messages.
-  C10dGroup(c10::intrusive_ptr<c10d::Backend> backend, std::unique_ptr<RankStore> store, double timeout_s);
+  // Moves what lies in a kind of memory, such as the host's or that of GPUs. Made when the first such tensor comes, on all ranks.
+  using MakeBackend = std::function<c10::intrusive_ptr<c10d::Backend>()>;
+  // timeout_s: of the backends' transfers, for messages.
+  C10dGroup(std::map<c10::DeviceType, MakeBackend> makers, std::unique_ptr<RankStore> store,
+            double timeout_s);
 
   Pending sum(const at::Tensor& tensor, std::string_view what) override;
   Pending broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) override;
@@ -30,12 +35,16 @@ class C10dGroup : public Group {
  private:
   class Running;
   using Work = c10::intrusive_ptr<c10d::Work>;
-  Pending start(std::string_view what, const std::function<Work()>& operation);
+  // Of a tensor that the operation moves.
+  Pending start(const at::Tensor& tensor, std::string_view what,
+                const std::function<Work(c10d::Backend&)>& operation);
+  c10d::Backend& backend_of(const at::Tensor& tensor);
   // A transfer failed: finds out whose fault it is.
   [[noreturn]] void fail(const std::string& what, int64_t number, const std::string& reason);
   std::string message(const std::string& what, int64_t number, const std::string& reason);
 
-  c10::intrusive_ptr<c10d::Backend> backend_;
+  std::map<c10::DeviceType, MakeBackend> makers_;
+  std::map<c10::DeviceType, c10::intrusive_ptr<c10d::Backend>> backends_;
   double timeout_s_;
   std::mutex mutex_;  // of what follows, for the thread that answers
   int64_t transfers_ = 0;

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <thread>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "blt/train/rendezvous.h"
 #include "train/c10d_group.h"
 #include "train/gloo.h"
+#include "train/nccl.h"
 #include "train/rank_store.h"
 #include "train/tcp_store.h"
 
@@ -58,7 +60,7 @@ void meet(RankStore& store, double timeout_s) {
   const auto end = Clock::now() + to_milliseconds(timeout_s);
   while (true) {
     const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
-    const auto missing = store.not_announced(kCame, std::max(left, milliseconds(0)));
+    const auto missing = store.not_announced(kCame, left);
     if (!missing)
       throw Error(fmt::format("rank {} of {}: the store at {}:{} is gone: look at what rank 0 says",
                               place.rank, place.ranks, place.host, place.port));
@@ -85,8 +87,14 @@ std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeout
   const StopAtOnce starting(place.rank == 0 ? "stopped before all ranks were there" : "");
   std::unique_ptr<RankStore> store = reach_store(place, timeouts.start_s);
   meet(*store, timeouts.start_s);
-  auto backend = make_gloo(store->store(), place, to_milliseconds(timeouts.transfer_s));
-  return std::make_shared<C10dGroup>(std::move(backend), std::move(store), timeouts.transfer_s);
+  const auto timeout = to_milliseconds(timeouts.transfer_s);
+  const auto gloo = make_gloo(store->store(), place, timeout);
+  std::map<c10::DeviceType, C10dGroup::MakeBackend> makers;
+  makers[c10::kCPU] = [gloo] { return gloo; };
+  makers[c10::kCUDA] = [meeting = store->store(), place, timeout] {
+    return make_nccl(meeting, place, timeout);
+  };
+  return std::make_shared<C10dGroup>(std::move(makers), std::move(store), timeouts.transfer_s);
 }
 
 }  // namespace blt

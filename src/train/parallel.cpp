@@ -67,7 +67,7 @@ std::vector<at::Tensor> Parallel::kept_gradients() const {
 
 std::unique_ptr<Parallel> make_parallel(const ParallelConfig& config, std::shared_ptr<Group> group,
                                         torch::nn::Module& module) {
-  if (group->size() == 1) return std::make_unique<Alone>(std::move(group), module);
+  if (group->is_alone()) return std::make_unique<Alone>(std::move(group), module);
   copy_from_the_first(*group, module);
   std::unique_ptr<Tables> tables =
       config.tables == TablePlacement::kSharded

@@ -50,6 +50,8 @@ class Group {
   int64_t rank() const { return rank_; }
   int64_t size() const { return size_; }
   bool is_first() const { return rank_ == 0; }
+  // Whether nothing can travel: a process by itself, which no launcher has started as a rank.
+  virtual bool is_alone() const { return false; }
 
   // In place: the sum over all ranks; what `root` has.
   virtual Pending sum(const at::Tensor& tensor, std::string_view what) = 0;

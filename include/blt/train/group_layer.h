@@ -18,6 +18,7 @@ class GroupLayer : public Group {
  public:
   explicit GroupLayer(std::shared_ptr<Group> below);
 
+  bool is_alone() const final { return below_->is_alone(); }
   Pending sum(const at::Tensor& tensor, std::string_view what) final;
   Pending broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) final;
   Pending reduce_scatter(const at::Tensor& output, const at::Tensor& input, std::string_view what) final;

@@ -18,6 +18,9 @@ struct RankPlace {
   std::string host = "127.0.0.1";
   uint16_t port = 0;
   bool keeps_store = false;  // this rank runs the store, not its launcher
+
+  // One rank of a launcher that keeps a store for it, as torchrun does, is a group too: it takes all ways that several take.
+  bool is_of_group() const { return ranks > 1 || !keeps_store; }
 };
 
 // A variable of the environment; none where it is not set.
@@ -35,7 +38,7 @@ struct GroupTimeouts {
   double transfer_s = 600;  // until a transfer has come through
 };
 
-// Meets the other ranks; returns when all are there, with Gloo between them. The machine's address is that of its host name, on one machine
+// Meets the other ranks; returns when all are there, with Gloo between them, and NCCL between the GPUs of those whose tensors are there. The machine's address is that of its host name, on one machine
 // loopback; GLOO_SOCKET_IFNAME names another network interface. Throws blt::Error where ranks are missing in time, naming those that came
 // and those that did not, or the store cannot be reached; FailureTold where another rank says so. A stop signal (base/signals.h) ends
 // the waiting.
