@@ -4,7 +4,7 @@
 // changes that are smaller than half a step of bfloat16 add up instead of being lost. The random bits are counted, not drawn: they follow
 // from a stream, a row and a column, whoever asks in whatever order.
 //
-// Source: Gupta et al., Deep Learning with Limited Numerical Precision (arXiv:1502.02551), section 3.1; the mixing constants are those of
+// Source: Gupta et al., Deep Learning with Limited Numerical Precision (arXiv:1502.02551); the mixing constants are those of
 // Wellons, Prospecting for Hash Functions (2018).
 #pragma once
 

@@ -39,7 +39,7 @@ struct AdamWStep {
 // are here.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101), algorithm 2; a second moment for each row: Mudigere et
-// al., Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation Models (arXiv:2104.05158), section 4.1, where
+// al., Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation Models (arXiv:2104.05158), where
 // Adagrad has it; rounding: Gupta et al., Deep Learning with Limited Numerical Precision (arXiv:1502.02551).
 void row_adamw_(at::Tensor& table, at::Tensor& exp_avg, at::Tensor& exp_avg_sq, const RowGradient& gradient,
                 const at::Tensor& scale, const AdamWStep& step);
