@@ -57,8 +57,7 @@ std::string described(at::ScalarType type, at::IntArrayRef sizes) {
 std::string_view about_table_state(std::string_view tensor) {
   if (!is_table_name(tensor.substr(0, tensor.rfind('.')))) return "";
   return ": a resume keeps train.optimizer.table_moments and table_second_moment as they were; to change "
-         "them, "
-         "start another run with --init";
+         "them, start another run with --init";
 }
 
 // Rounds the rows of a master that a step may have moved into their table.

@@ -137,7 +137,7 @@ TEST(RowAdamW, OfRowMomentsEqualsTheFormula) {
 // The neighbours of float32 numbers in bfloat16: the one nearer to zero, and the one after it.
 std::pair<at::Tensor, at::Tensor> bfloat16_neighbours(const at::Tensor& x) {
   const at::Tensor bits = x.contiguous().view(at::kInt);
-  const at::Tensor below = bits.bitwise_and(static_cast<int64_t>(0xffff0000));
+  const at::Tensor below = bits.bitwise_and(-0x10000);
   return {below.view(at::kFloat), (below + 0x10000).view(at::kFloat)};
 }
 
@@ -189,7 +189,7 @@ TEST(RowAdamW, InBfloat16SmallChangesAddUpOnAverage) {
   for (const auto& [moment, beta] :
        {std::pair(state.exp_avg, step.beta1), std::pair(state.exp_avg_sq, step.beta2)}) {
     const double expected = std::pow(beta, kSteps);
-    EXPECT_LT(expected, 1 - 1000 * deviation);
+    EXPECT_LT(expected, 1 - 500 * deviation);
     EXPECT_NEAR(moment.to(at::kDouble).mean().item<double>(), expected, 4 * deviation) << beta;
   }
   // Elements that are alike in all but their place part.
