@@ -1,4 +1,4 @@
-// Random numbers of dropout, on every device.
+// Random numbers that are counted, on every device.
 #pragma once
 
 #include <stdint.h>

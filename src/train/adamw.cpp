@@ -15,11 +15,13 @@ namespace {
 
 class AdamW : public UpdateRule {
  public:
-  explicit AdamW(const OptimizerConfig& config) : config_(config) {}
+  AdamW(const OptimizerConfig& config, int64_t seed) : config_(config), seed_(seed) {}
 
-  std::span<const std::string_view> state_names() const override {
-    static constexpr std::string_view kNames[] = {"exp_avg", "exp_avg_sq"};
-    return kNames;
+  std::vector<Kept> kept(bool of_table) const override {
+    const bool rounds = of_table && config_.table_moments == TableMoments::kBfloat16;
+    const bool by_row = of_table && config_.table_second_moment == SecondMoment::kRow;
+    return {{.name = "exp_avg", .is_bfloat16 = rounds},
+            {.name = "exp_avg_sq", .is_bfloat16 = rounds && !by_row, .is_by_row = by_row}};
   }
 
   void step(const std::vector<Update>& updates, const ClipResult& clip) const override {
@@ -61,16 +63,19 @@ class AdamW : public UpdateRule {
                      .eps = config_.eps,
                      .weight_decay = update.weight_decay,
                      .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
-                     .touched_only = config_.table_update == TableUpdate::kLazy});
+                     .touched_only = config_.table_update == TableUpdate::kLazy,
+                     .seed = seed_,
+                     .first_row = update.first_row});
   }
 
   OptimizerConfig config_;
+  int64_t seed_;
 };
 
 }  // namespace
 
-std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config) {
-  return std::make_unique<AdamW>(config);
+std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config, int64_t seed) {
+  return std::make_unique<AdamW>(config, seed);
 }
 
 }  // namespace blt

@@ -227,6 +227,18 @@ class Page {
 
 std::string millions(int64_t count) { return fmt::format("{:.1f} M", static_cast<double>(count) / 1e6); }
 
+// What the optimizer's state is kept in.
+std::string state_types(const TrainConfig& train, bool has_tables) {
+  std::string result =
+      train.compute == Compute::kBfloat16 ? "moments and masters, float32" : "moments, float32";
+  const OptimizerConfig& optimizer = train.optimizer;
+  if (has_tables && optimizer.table_moments == TableMoments::kBfloat16)
+    result += "; moments of tables bfloat16";
+  if (has_tables && optimizer.table_second_moment == SecondMoment::kRow)
+    result += "; the second one of tables a number a row";
+  return result;
+}
+
 void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, double entropy_model) {
   const ShardedSizes& sizes = cost.sizes;
   const char* type = train.compute == Compute::kBfloat16 ? "bfloat16" : "float32";
@@ -234,8 +246,7 @@ void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, dou
   page.gib("parameters", cost.sharding.parameters, fmt::format("{} of {}", millions(sizes.dense), type));
   if (sizes.tables > 0)
     page.gib("n-gram tables", cost.sharding.tables, fmt::format("{} of {}", millions(sizes.tables), type));
-  page.gib("optimizer", cost.sharding.optimizer,
-           train.compute == Compute::kBfloat16 ? "moments and masters, float32" : "moments, float32");
+  page.gib("optimizer", cost.sharding.optimizer, state_types(train, sizes.tables > 0));
   if (cost.average > 0) page.gib("average of the weights", cost.average, "float32");
   if (cost.sharding.gradients > 0) page.gib("gradients", cost.sharding.gradients, "float32, in buckets");
   if (entropy_model > 0) page.gib("entropy model", entropy_model, "weights, and packed for products");

@@ -17,10 +17,7 @@ class Muon : public UpdateRule {
  public:
   explicit Muon(const OptimizerConfig& config) : config_(config.muon) {}
 
-  std::span<const std::string_view> state_names() const override {
-    static constexpr std::string_view kNames[] = {"momentum"};
-    return kNames;
-  }
+  std::vector<Kept> kept(bool) const override { return {{.name = "momentum"}}; }
 
   void step(const std::vector<Update>& updates, const ClipResult& clip) const override {
     const at::Tensor is_finite = clip.found_inf == 0;

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -48,6 +49,17 @@ bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
   return parameter.dim() == 2 && name.ends_with(".weight") && !name.starts_with("lm_head.");
 }
 
+std::string described(at::ScalarType type, at::IntArrayRef sizes) {
+  return fmt::format("{} [{}]", c10::toString(type), fmt::join(sizes, ", "));
+}
+
+// What to do where the state of a table is not what this run keeps; empty for other tensors.
+std::string_view about_table_state(std::string_view tensor) {
+  if (!is_table_name(tensor.substr(0, tensor.rfind('.')))) return "";
+  return ": a resume keeps train.optimizer.table_moments and table_second_moment as they were; to change "
+         "them, start another run with --init";
+}
+
 // Rounds the rows of a master that a step may have moved into their table.
 void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touched_only, at::Tensor table) {
   if (!touched_only) {
@@ -60,7 +72,7 @@ void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touc
 
 }  // namespace
 
-Optimizer::Optimizer(OptimizerConfig config, Parts parts)
+Optimizer::Optimizer(OptimizerConfig config, Parts parts, int64_t seed)
     : config_(std::move(config)), parts_(std::move(parts)) {
   const bool dense_parts =
       std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return !is_table_name(part.first); });
@@ -68,7 +80,7 @@ Optimizer::Optimizer(OptimizerConfig config, Parts parts)
     throw Error(
         "optimizer: muon moves whole matrices, which parallel.sharding cuts into parts; set "
         "parallel.sharding to none, or let adamw move the matrices");
-  rules_[RuleKind::kAdamW] = make_adamw(config_);
+  rules_[RuleKind::kAdamW] = make_adamw(config_, seed);
   rules_[RuleKind::kMuon] = make_muon(config_);
 }
 
@@ -118,10 +130,12 @@ void Optimizer::narrow(torch::nn::Module& module) {
   }
 }
 
-at::Tensor Optimizer::part(const std::string& name, const at::Tensor& whole) const {
+at::Tensor Optimizer::part(const std::string& name, const at::Tensor& whole,
+                           int64_t elements_of_number) const {
   const auto found = parts_.find(name);
   if (found == parts_.end()) return whole;
-  return whole.view({-1}).slice(0, found->second.begin, found->second.end);
+  return whole.view({-1}).slice(0, found->second.begin / elements_of_number,
+                                found->second.end / elements_of_number);
 }
 
 const UpdateRule& Optimizer::rule_of(const std::string& name, const at::Tensor& parameter) const {
@@ -139,8 +153,11 @@ at::Tensor Optimizer::moved(State& state, const std::string& name, const at::Ten
               own.scalar_type(), " and has no float32 master (Optimizer::narrow)");
   if (state.rule == nullptr) {
     state.rule = &rule_of(name, parameter);
-    for (size_t i = 0; i < state.rule->state_names().size(); ++i)
-      state.of_rule.push_back(at::zeros_like(target));
+    for (const Kept& kept : state.rule->kept(is_table_name(name))) {
+      const at::TensorOptions options = target.options().dtype(kept.type(target));
+      state.of_rule.push_back(kept.is_by_row ? at::zeros({target.numel() / parameter.size(1)}, options)
+                                             : at::zeros_like(target, options));
+    }
     state.step = at::zeros({}, target.options().dtype(at::kFloat));
   }
   return target;
@@ -174,9 +191,13 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
   for (const auto& item : gradients.rows) {
     Update& update = add(item.name, item.table, item.part.defined() ? item.part : item.table);
     update.rows = &item.gradient;
-    const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
-    update.target = in_rows(update.target);
-    for (at::Tensor& tensor : update.state) tensor = in_rows(tensor);
+    const int64_t columns = item.table.size(1);
+    const auto kept = states_.at(item.name).rule->kept(/*of_table=*/true);
+    update.target = update.target.view({-1, columns});
+    for (size_t i = 0; i < kept.size(); ++i)
+      if (!kept[i].is_by_row) update.state[i] = update.state[i].view({-1, columns});
+    if (const auto part = parts_.find(item.name); part != parts_.end())
+      update.first_row = part->second.begin / columns;
   }
   for (const auto& [rule, of_rule] : updates) rule->step(of_rule, clip);
   if (!narrow.empty()) at::_foreach_copy_(narrow, masters);
@@ -190,23 +211,33 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
 }
 
 int64_t Optimizer::state_bytes(const std::string& name, const at::Tensor& parameter) const {
-  return static_cast<int64_t>(rule_of(name, parameter).state_names().size() * sizeof(float)) *
-         parameter.numel();
+  int64_t bytes = 0;
+  for (const Kept& kept : rule_of(name, parameter).kept(is_table_name(name)))
+    bytes += (kept.is_by_row ? parameter.size(0) : parameter.numel()) *
+             static_cast<int64_t>(at::elementSize(kept.type(parameter)));
+  return bytes;
 }
 
 OptimizerState Optimizer::state() const {
   OptimizerState tensors;
   for (const auto& [name, state] : states_) {
-    for (size_t i = 0; i < state.of_rule.size(); ++i)
-      tensors.emplace_back(fmt::format("{}.{}", name, state.rule->state_names()[i]), state.of_rule[i]);
-    if (state.step.defined()) tensors.emplace_back(name + ".step", state.step);
-    if (state.master.defined()) tensors.emplace_back(name + ".master", state.master);
+    if (state.rule != nullptr) {
+      const std::vector<Kept> kept = state.rule->kept(is_table_name(name));
+      for (size_t i = 0; i < kept.size(); ++i)
+        tensors.push_back({.name = fmt::format("{}.{}", name, kept[i].name),
+                           .tensor = state.of_rule[i],
+                           .is_by_row = kept[i].is_by_row});
+    }
+    if (state.step.defined()) tensors.push_back({.name = name + ".step", .tensor = state.step});
+    if (state.master.defined()) tensors.push_back({.name = name + ".master", .tensor = state.master});
   }
   return tensors;
 }
 
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state) {
-  write_safetensors(file, state);
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const OptimizerTensor& item : state) tensors.emplace_back(item.name, item.tensor);
+  write_safetensors(file, tensors);
 }
 
 void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& module) {
@@ -218,8 +249,9 @@ void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& modul
     if (file.find(name) == nullptr) return at::Tensor();
     const at::Tensor stored = file.tensor(name);
     if (stored.sizes() != sizes || stored.scalar_type() != type)
-      throw Error(fmt::format("{}: {} has another shape or dtype than the parameter of this run",
-                              path.string(), name));
+      throw Error(fmt::format("{}: {} is {}, and this run has {} there{}", path.string(), name,
+                              described(stored.scalar_type(), stored.sizes()), described(type, sizes),
+                              about_table_state(name)));
     ++used;
     return stored;
   };
@@ -230,9 +262,10 @@ void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& modul
     const at::Tensor& parameter = item.value();
     const at::ScalarType type = gradient_type(parameter);
     // A copy of this optimizer's part.
-    const auto own = [&](const at::Tensor& stored) {
+    const auto own = [&](const at::Tensor& stored, bool is_by_row = false) {
       if (!stored.defined()) return stored;
-      return part(name, stored).to(parameter.device(), type, /*non_blocking=*/false, /*copy=*/true);
+      return part(name, stored, is_by_row ? parameter.size(1) : 1)
+          .to(parameter.device(), stored.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
     };
     const at::Tensor step = find(name + ".step", {}, at::kFloat),
                      master = find(name + ".master", parameter.sizes(), type);
@@ -240,13 +273,15 @@ void Optimizer::load(const std::filesystem::path& path, torch::nn::Module& modul
     if (step.defined()) {
       state.rule = &rule_of(name, parameter);
       state.step = step.to(parameter.device(), at::kFloat, false, /*copy=*/true);
-      for (const std::string_view of_rule : state.rule->state_names()) {
-        const at::Tensor stored = find(fmt::format("{}.{}", name, of_rule), parameter.sizes(), type);
+      for (const Kept& kept : state.rule->kept(is_table_name(name))) {
+        const at::Tensor stored =
+            find(fmt::format("{}.{}", name, kept.name),
+                 kept.is_by_row ? parameter.sizes().slice(0, 1) : parameter.sizes(), kept.type(parameter));
         if (!stored.defined())
           throw Error(
               fmt::format("{}: of {}, {} is missing: it was moved by another rule, or the file is damaged",
-                          path.string(), name, of_rule));
-        state.of_rule.push_back(own(stored));
+                          path.string(), name, kept.name));
+        state.of_rule.push_back(own(stored, kept.is_by_row));
       }
     }
     if (master.defined()) restored.emplace_back(parameter, master);

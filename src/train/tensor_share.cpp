@@ -124,7 +124,7 @@ TensorShares part_shares(const std::string& file, const std::vector<PartTensor>&
   for (const auto& item : module.named_parameters()) sizes[item.key()] = item.value().sizes().vec();
   std::vector<WholeTensor> whole;
   TensorShares result;
-  for (const auto& [name, parameter, tensor] : tensors) {
+  for (const auto& [name, parameter, tensor, is_by_row] : tensors) {
     const auto part = parts.find(parameter);
     if (part == parts.end()) {
       whole.push_back({.name = name, .tensor = tensor});
@@ -137,6 +137,10 @@ TensorShares part_shares(const std::string& file, const std::vector<PartTensor>&
     } else {
       share.sizes = sizes.at(parameter);
       share.begin = begin;
+      if (is_by_row) {
+        share.begin /= share.sizes.at(1);
+        share.sizes.resize(1);
+      }
       share.data = copied(tensor, 0, tensor.numel(), /*is_constant=*/false);
     }
     result.push_back(std::move(share));
@@ -173,8 +177,11 @@ TensorShares model_shares(const std::string& file,
 TensorShares optimizer_shares(const std::string& file, const OptimizerState& state, const Parts& parts,
                               const torch::nn::Module& module, int64_t rank, int64_t ranks) {
   std::vector<PartTensor> tensors;
-  for (const auto& [name, tensor] : state)
-    tensors.push_back({.name = name, .parameter = parameter_of(name), .tensor = tensor});
+  for (const OptimizerTensor& item : state)
+    tensors.push_back({.name = item.name,
+                       .parameter = parameter_of(item.name),
+                       .tensor = item.tensor,
+                       .is_by_row = item.is_by_row});
   return part_shares(file, tensors, parts, module, rank, ranks);
 }
 

@@ -43,6 +43,7 @@ TensorShares equal_shares(const std::string& file, const std::vector<WholeTensor
 struct PartTensor {
   std::string name, parameter;
   at::Tensor tensor;
+  bool is_by_row = false;  // one number for each row of the parameter, whose parts are whole rows
 };
 TensorShares part_shares(const std::string& file, const std::vector<PartTensor>& tensors, const Parts& parts,
                          const torch::nn::Module& module, int64_t rank, int64_t ranks);

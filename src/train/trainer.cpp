@@ -123,7 +123,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       parts_(std::move(parts)),
       group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group())),
       parallel_(prepare(config_, parts_, group_)),
-      optimizer_(config_.optimizer, parallel_->parts()),
+      optimizer_(config_.optimizer, parallel_->parts(), parts_.seed),
       modules_(gradient_modules(*parts_.model.module)),
       guard_(config_.spike),
       writer_(std::make_unique<CheckpointWriter>()) {

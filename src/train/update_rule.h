@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,25 +20,38 @@ struct Update {
   at::Tensor target = {};
   at::Tensor gradient = {};            // like target; undefined where there are rows
   const RowGradient* rows = nullptr;   // of an n-gram table, whose target is [rows, C]
-  std::vector<at::Tensor> state = {};  // UpdateRule::state_names(), like target; moved in place
+  int64_t first_row = 0;               // of the whole table, that target begins with
+  std::vector<at::Tensor> state = {};  // UpdateRule::kept(), moved in place; of rows in their shapes
   at::Tensor step = {};                // [] float32: steps taken, with this one
   double learning_rate = 0.0;
   double weight_decay = 0.0;  // decoupled, times the learning rate
+};
+
+// A tensor that a rule keeps of a parameter; 0 at first.
+struct Kept {
+  std::string_view name;
+  bool is_bfloat16 = false;  // else of the parameter's gradient_type()
+  bool is_by_row = false;    // one number for each row of a table, else the parameter's shape
+
+  at::ScalarType type(const at::Tensor& parameter) const {
+    return is_bfloat16 ? at::kBFloat16 : gradient_type(parameter);
+  }
 };
 
 // Not thread-safe.
 class UpdateRule {
  public:
   virtual ~UpdateRule() = default;
-  // The tensors that it keeps of a parameter, each of the parameter's shape and 0 at first.
-  virtual std::span<const std::string_view> state_names() const = 0;
+  // of_table: of an n-gram table, else of any other parameter.
+  virtual std::vector<Kept> kept(bool of_table) const = 0;
   virtual void step(const std::vector<Update>& updates, const ClipResult& clip) const = 0;
 };
 
-// AdamW; rows of n-gram tables by ops/row_adamw.h, without a dense gradient. Decay as in Update.
+// AdamW; rows of n-gram tables by ops/row_adamw.h, without a dense gradient, with the state that the config gives them. Decay as in Update.
+// seed: of the rounding of bfloat16 state.
 //
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
-std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config);
+std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config, int64_t seed);
 
 // Muon, for whole matrices [out, in] alone: a matrix moves along its momentum (Nesterov's), made orthogonal by Newton-Schulz steps, times
 // 0.2 sqrt(max(out, in)). With that factor an element moves about as far as AdamW would move it, so that both rules share one learning rate and

@@ -192,35 +192,69 @@ Tensors random_update(Rng& rng, int64_t R, int64_t C, int64_t count, int64_t spa
           at::scalar_tensor(scale, at::kFloat)};
 }
 
+// The moments of an update in the types and shapes of a kind of state.
+Tensors with_state(const Tensors& inputs, at::ScalarType moments, bool by_row) {
+  Tensors result = inputs;
+  result[1] = inputs[1].to(moments);
+  result[2] = by_row ? inputs[2].mean(1) : inputs[2].to(moments);
+  return result;
+}
+
+// Emulated, the same bits: the same operations in the same order, and the same random bits. A device may fuse a product and a sum, which moves a
+// float by a bit, and a bfloat16 that lay close to where it is rounded by one of its own.
+void expect_same_update(const Where& where, const at::Tensor& got, const at::Tensor& expected,
+                        const std::string& what) {
+  ASSERT_EQ(got.scalar_type(), expected.scalar_type()) << what;
+  if (where.seed) {
+    EXPECT_TRUE(at::equal(got, expected)) << what;
+  } else if (expected.scalar_type() == at::kBFloat16) {
+    EXPECT_TRUE(at::allclose(got.to(at::kFloat), expected.to(at::kFloat), 1.0 / 128, 1e-6)) << what;
+    EXPECT_LE((got != expected).to(at::kDouble).mean().item<double>(), 0.02) << what;
+  } else {
+    EXPECT_TRUE(at::allclose(got, expected, 1e-5, 1e-6)) << what;
+  }
+}
+
 BLT_CUDA_TEST(RowAdamW, EqualsTheCpus) {
   for (const auto& [R, C, count] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
            {50, 20, 13}, {7, 1, 7}, {100, 33, 0}, {64, 256, 1}, {90, 8, 90}})
-    for (const bool touched_only : {false, true}) {
-      Rng rng(31);
-      const Tensors inputs = random_update(rng, R, C, count, 2, 0.5);
-      const ops::AdamWStep step{
-          .learning_rate = 0.01, .weight_decay = 0.1, .step = 3, .touched_only = touched_only};
-      const Tensors expected = updated(inputs, step);
-      const Tensors got = where.run(inputs, [&](const Tensors& in) { return updated(in, step); });
-      for (size_t i = 0; i < 3; ++i)
-        EXPECT_TRUE(at::allclose(got[i], expected[i], 1e-5, 1e-6))
-            << "R" << R << " C" << C << " tensor " << i;
-      if (!touched_only) continue;
-      at::Tensor untouched = at::ones({R}, at::kBool);
-      untouched.index_fill_(0, inputs[3].slice(0, 0, count).to(at::kLong), 0);
-      for (size_t i = 0; i < 3; ++i)
-        EXPECT_TRUE(at::equal(got[i].index({untouched}), inputs[i].index({untouched})));
-    }
+    for (const bool touched_only : {false, true})
+      for (const at::ScalarType moments : {at::kFloat, at::kBFloat16})
+        for (const bool by_row : {false, true}) {
+          Rng rng(31);
+          const Tensors inputs = with_state(random_update(rng, R, C, count, 2, 0.5), moments, by_row);
+          const ops::AdamWStep step{.learning_rate = 0.01,
+                                    .weight_decay = 0.1,
+                                    .step = 3,
+                                    .touched_only = touched_only,
+                                    .seed = 7,
+                                    .first_row = 1000};
+          const Tensors expected = updated(inputs, step);
+          const Tensors got = where.run(inputs, [&](const Tensors& in) { return updated(in, step); });
+          const auto what = [&](size_t i) {
+            return "R" + std::to_string(R) + " C" + std::to_string(C) + " " + c10::toString(moments) +
+                   (by_row ? " by row" : "") + (touched_only ? " lazy" : "") + " tensor " + std::to_string(i);
+          };
+          for (size_t i = 0; i < 3; ++i) expect_same_update(where, got[i], expected[i], what(i));
+          if (!touched_only) continue;
+          at::Tensor untouched = at::ones({R}, at::kBool);
+          untouched.index_fill_(0, inputs[3].slice(0, 0, count).to(at::kLong), 0);
+          for (size_t i = 0; i < 3; ++i)
+            EXPECT_TRUE(at::equal(got[i].index({untouched}), inputs[i].index({untouched}))) << what(i);
+        }
 }
 
 BLT_CUDA_TEST(RowAdamW, AScaleThatIsNotFiniteChangesNothing) {
   for (const double scale :
        {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity()}) {
-    Rng rng(43);
-    const Tensors inputs = random_update(rng, 9, 4, 3, 0, scale);
-    const Tensors got =
-        where.run(inputs, [&](const Tensors& in) { return updated(in, {.learning_rate = 0.1}); });
-    for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(got[i], inputs[i]));
+    for (const at::ScalarType moments : {at::kFloat, at::kBFloat16})
+      for (const bool by_row : {false, true}) {
+        Rng rng(43);
+        const Tensors inputs = with_state(random_update(rng, 9, 4, 3, 0, scale), moments, by_row);
+        const Tensors got =
+            where.run(inputs, [&](const Tensors& in) { return updated(in, {.learning_rate = 0.1}); });
+        for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(got[i], inputs[i]));
+      }
   }
 }
 

@@ -129,23 +129,40 @@ inline std::vector<OpCase> touched_rows_bench_cases() {
 }
 
 // For the benchmark: the tables of the shape `small` and a tenth of their rows; changes its inputs.
+// The table of the shape `small` (bench/shapes.cpp), a step's touched rows, and each kind of state beside the others.
 inline std::vector<OpCase> row_adamw_bench_cases() {
   static constexpr int64_t kRows = 300000, kC = 256, kTouched = 24000;
-  OpCase c;
-  c.name = "R300000 C256 touched24000";
-  c.inputs = [](Rng& rng) -> Tensors {
-    return {at::zeros({kRows, kC}), at::zeros({kRows, kC}), at::zeros({kRows, kC}),
-            at::arange(0, kRows, kRows / kTouched, at::kInt).slice(0, 0, kTouched).contiguous(),
-            rng.normal({kTouched, kC})};
-  };
-  c.op = [](const Tensors& in) {
-    at::Tensor table = in[0], exp_avg = in[1], exp_avg_sq = in[2];
-    const RowGradient rows{in[3], in[4], at::scalar_tensor(kTouched, at::kInt), kTouched};
-    ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, at::ones({}), {.learning_rate = 1e-4});
-    return table;
-  };
-  c.bytes_moved = 24.0 * kRows * kC + 4.0 * kTouched * kC;
-  return {c};
+  std::vector<OpCase> cases;
+  for (const bool touched_only : {false, true})
+    for (const at::ScalarType moments : {at::kFloat, at::kBFloat16})
+      for (const bool by_row : {false, true}) {
+        OpCase c;
+        c.name = std::string("R300000 C256 touched24000 ") + (touched_only ? "lazy " : "exact ") +
+                 (moments == at::kFloat ? "float32" : "bfloat16") + (by_row ? " row" : "");
+        // Moments in bfloat16 travel as their bits: other floating inputs are converted.
+        const at::ScalarType bits = moments == at::kFloat ? at::kFloat : at::kShort;
+        c.inputs = [=](Rng& rng) -> Tensors {
+          return {at::zeros({kRows, kC}), at::zeros({kRows, kC}, bits),
+                  by_row ? at::zeros({kRows}) : at::zeros({kRows, kC}, bits),
+                  at::arange(0, kRows, kRows / kTouched, at::kInt).slice(0, 0, kTouched).contiguous(),
+                  rng.normal({kTouched, kC})};
+        };
+        c.op = [=](const Tensors& in) {
+          at::Tensor table = in[0], exp_avg = in[1].view(moments),
+                     exp_avg_sq = by_row ? in[2] : in[2].view(moments);
+          const RowGradient rows{in[3], in[4], at::scalar_tensor(kTouched, at::kInt), kTouched};
+          ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, at::ones({}),
+                          {.learning_rate = 1e-4, .touched_only = touched_only});
+          return table;
+        };
+        const double of_element =
+            8 + 2.0 * static_cast<double>(at::elementSize(moments)) * (by_row ? 1 : 2);  // read and written
+        const int64_t moved = touched_only ? kTouched : kRows;
+        c.bytes_moved =
+            (of_element * kC + (by_row ? 8 : 0)) * static_cast<double>(moved) + 4.0 * kTouched * kC;
+        cases.push_back(std::move(c));
+      }
+  return cases;
 }
 
 }  // namespace blt

@@ -132,21 +132,28 @@ TEST_F(BltTrainRanks, AnyNumberOfRanksGoesOnWithTheLossesOfOne) {
       if (const json row = json::parse(line); row.contains("loss")) found[row["step"]] = row["loss"];
     return found;
   };
-  ASSERT_EQ(train("one", text + "train.accumulate=8").exit_code, 0);
-  const std::map<int64_t, double> expected = losses("one");
-  ASSERT_EQ(expected.size(), 9u);
-  EXPECT_LT(expected.at(9), 0.9 * expected.at(1)) << "nothing is learnt that could be lost";
-  const std::vector<std::string> stages = {
-      "--nproc 2 train.accumulate=4 parallel.sharding=zero3 parallel.tables=sharded train.steps=3",
-      "--resume auto --nproc 4 train.accumulate=2 parallel.sharding=zero1 train.steps=6",
-      "--resume auto train.accumulate=8"};
-  for (const std::string& stage : stages) {
-    const ToolResult result = train("many", text + stage);
-    ASSERT_EQ(result.exit_code, 0) << result.err;
+  // Sums of several ranks differ in their last bits; where moments are rounded to bfloat16, a few of them to the other side.
+  const std::pair<std::string, double> states[] = {
+      {"", 1e-5}, {"train.optimizer.table_moments=bfloat16 train.optimizer.table_second_moment=row ", 1e-4}};
+  for (const auto& [state, tolerance] : states) {
+    SCOPED_TRACE(state);
+    for (const char* folder : {"one", "many"}) fs::remove_all(folder_ / folder);
+    ASSERT_EQ(train("one", text + state + "train.accumulate=8").exit_code, 0);
+    const std::map<int64_t, double> expected = losses("one");
+    ASSERT_EQ(expected.size(), 9u);
+    EXPECT_LT(expected.at(9), 0.9 * expected.at(1)) << "nothing is learnt that could be lost";
+    const std::vector<std::string> stages = {
+        "--nproc 2 train.accumulate=4 parallel.sharding=zero3 parallel.tables=sharded train.steps=3",
+        "--resume auto --nproc 4 train.accumulate=2 parallel.sharding=zero1 train.steps=6",
+        "--resume auto train.accumulate=8"};
+    for (const std::string& stage : stages) {
+      const ToolResult result = train("many", text + state + stage);
+      ASSERT_EQ(result.exit_code, 0) << result.err;
+    }
+    const std::map<int64_t, double> found = losses("many");
+    ASSERT_EQ(found.size(), 9u);
+    for (const auto& [step, loss] : expected) EXPECT_NEAR(found.at(step), loss, tolerance * loss) << step;
   }
-  const std::map<int64_t, double> found = losses("many");
-  ASSERT_EQ(found.size(), 9u);
-  for (const auto& [step, loss] : expected) EXPECT_NEAR(found.at(step), loss, 1e-5 * loss) << step;
 }
 
 TEST_F(BltTrainRanks, MuonMovesMatricesWhereTablesAloneAreDivided) {

@@ -138,6 +138,32 @@ TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInBfloat16) {
   EXPECT_EQ(patched.exit_code, 0) << patched.err;
 }
 
+TEST_F(BltTrainResume, TenStepsAreFiveAndFiveWithEachStateOfTables) {
+  const std::string moments = "train.optimizer.table_moments=bfloat16 ",
+                    by_row = "train.optimizer.table_second_moment=row ";
+  const std::string table = "local_encoder.embedding.ngram_table";
+  for (const std::string& state : {moments, by_row, moments + by_row}) {
+    SCOPED_TRACE(state);
+    for (const char* folder : {"whole", "cut", "other"}) fs::remove_all(folder_ / folder);
+    expect_ten_steps_are_five_and_five(state);
+    const SafetensorsFile saved(folder_ / "whole/latest/optimizer.safetensors");
+    const bool narrow = state.starts_with(moments), rows = state.ends_with(by_row);
+    const SafetensorsEntry first = *saved.find(table + ".exp_avg"),
+                           second = *saved.find(table + ".exp_avg_sq");
+    EXPECT_EQ(first.dtype, narrow ? at::kBFloat16 : at::kFloat);
+    EXPECT_EQ(first.sizes, (std::vector<int64_t>{1000, 16}));
+    EXPECT_EQ(second.dtype, narrow && !rows ? at::kBFloat16 : at::kFloat);
+    EXPECT_EQ(second.sizes, rows ? std::vector<int64_t>{1000} : first.sizes);
+  }
+  const ToolResult changed = train("whole", "--resume auto train.steps=12");
+  EXPECT_EQ(changed.exit_code, 1);
+  EXPECT_NE(changed.err.find("optimizer.safetensors: " + table +
+                             ".exp_avg is BFloat16 [1000, 16], and this "
+                             "run has Float [1000, 16] there: a resume keeps train.optimizer.table_moments"),
+            std::string::npos)
+      << changed.err;
+}
+
 TEST_F(BltTrainResume, MayGoOnInTheOtherComputeType) {
   ASSERT_EQ(train("float32", "train.steps=4").exit_code, 0);
   ASSERT_EQ(train("float32", "train.steps=8 --resume auto").exit_code, 0);

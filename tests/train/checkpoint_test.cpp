@@ -105,8 +105,8 @@ TEST(Checkpoint, HasTheOptimizersPartsInTheirPlaces) {
     for (const auto& [name, whole] : {std::pair{"weight", moments}, {"bias", bias}}) {
       const Part part = parts[rank].at(name);
       if (part.begin == part.end) continue;
-      state.emplace_back(std::string(name) + ".exp_avg", whole.reshape({-1}).slice(0, part.begin, part.end));
-      state.emplace_back(std::string(name) + ".step", torch::scalar_tensor(7.0));
+      state.push_back({std::string(name) + ".exp_avg", whole.reshape({-1}).slice(0, part.begin, part.end)});
+      state.push_back({std::string(name) + ".step", torch::scalar_tensor(7.0)});
     }
     return optimizer_shares(kOptimizerFile, state, parts[rank], *module, rank, 3);
   };
@@ -120,6 +120,25 @@ TEST(Checkpoint, HasTheOptimizersPartsInTheirPlaces) {
     EXPECT_EQ(file.tensor(name).dim(), 0);
     EXPECT_EQ(file.tensor(name).item<float>(), 7);
   }
+}
+
+TEST(Checkpoint, HasNumbersOfRowsInTheirPlaces) {
+  const blt_test::TemporaryFolder folder;
+  torch::nn::Linear module(torch::nn::LinearOptions(5, 7));
+  const at::Tensor moments = torch::randn({7, 5}).to(torch::kBFloat16), of_rows = torch::randn({7});
+  const auto shares = [&](int64_t rank) {
+    const int64_t rows[] = {0, 2, 2, 7};  // rank 1 has none, and says so
+    const Parts parts = {{"weight", {rows[rank] * 5, rows[rank + 1] * 5}}};
+    const OptimizerState state = {
+        {"weight.exp_avg", moments.slice(0, rows[rank], rows[rank + 1]).reshape({-1})},
+        {"weight.exp_avg_sq", of_rows.slice(0, rows[rank], rows[rank + 1]), /*is_by_row=*/true}};
+    return optimizer_shares(kOptimizerFile, state, parts, *module, rank, 3);
+  };
+  for (const SavedCheckpoint& one : write_with(3, folder.path(), shares))
+    ASSERT_TRUE(one.is_there) << one.failure;
+  const SafetensorsFile file(folder / "step_00000003/optimizer.safetensors");
+  EXPECT_TRUE(torch::equal(file.tensor("weight.exp_avg"), moments));
+  EXPECT_TRUE(torch::equal(file.tensor("weight.exp_avg_sq"), of_rows));
 }
 
 TEST(Checkpoint, IsAbsentWhereARankCannotWriteItsPart) {

@@ -171,11 +171,32 @@ TEST(DryRun, SaysTheMemoryOfSeveralMicroBatchesOfBfloat16AndOfDropout) {
   expect_memory(config, 2, 1024, "dropout, a frozen encoder and Muon");
 }
 
+TEST(DryRun, SaysTheMemoryOfTheTablesState) {
+  RunConfig config = run_of(bench::shape("tiny"), 2, 1024);
+  const double whole = dry_run(config, {}).step_bytes;
+  const double elements = 6.0 * 5000 * 64, rows = 6.0 * 5000;
+  const std::pair<OptimizerConfig, double> states[] = {
+      {{.table_moments = TableMoments::kBfloat16}, 4 * elements},
+      {{.table_second_moment = SecondMoment::kRow}, 4 * elements - 4 * rows},
+      {{.table_moments = TableMoments::kBfloat16, .table_second_moment = SecondMoment::kRow},
+       6 * elements - 4 * rows}};
+  for (const auto& [optimizer, saved] : states) {
+    config.train.optimizer = optimizer;
+    const std::string what =
+        fmt::format("{}, {}", name(optimizer.table_moments), name(optimizer.table_second_moment));
+    EXPECT_DOUBLE_EQ(whole - dry_run(config, {}).step_bytes, saved) << what;
+    expect_memory(config, 2, 1024, what, 0.03);
+  }
+  config.train.compute = Compute::kBfloat16;
+  expect_memory(config, 2, 1024, "both, in bfloat16", 0.15);
+}
+
 // The most and the least of what two ranks allocate: each is a thread here, and counts its own.
 TEST(DryRun, SaysTheMemoryOfARealStepOfTwoRanks) {
-  const auto expect = [](const ParallelConfig& parallel) {
+  const auto expect = [](const ParallelConfig& parallel, const OptimizerConfig& optimizer = {}) {
     RunConfig config = run_of(bench::shape("tiny"), 2, 1024);
     config.parallel = parallel;
+    config.train.optimizer = optimizer;
     const DryRun plan = dry_run(config, {.world = 2});
     in_group(2, [&](const std::shared_ptr<Group>& group) {
       const Real real = train(config, 2, 1024, group);
@@ -188,6 +209,8 @@ TEST(DryRun, SaysTheMemoryOfARealStepOfTwoRanks) {
   for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3})
     for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded})
       expect({.sharding = sharding, .tables = tables});
+  expect({.tables = TablePlacement::kSharded},
+         {.table_moments = TableMoments::kBfloat16, .table_second_moment = SecondMoment::kRow});
 }
 
 // Counts what a rank receives, as rings do the transfers.

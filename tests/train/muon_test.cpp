@@ -99,7 +99,7 @@ TEST(Muon, MovesMatricesInsideLayersAsItsPaperSaysAndTheRestByAdamW) {
     }
   }
   EXPECT_GT(by_muon.size(), 20U);
-  for (const auto& [name, tensor] : optimizer.state()) {
+  for (const auto& [name, tensor, is_by_row] : optimizer.state()) {
     const std::string parameter = name.substr(0, name.rfind('.'));
     if (!name.ends_with(".step")) {
       EXPECT_EQ(name.ends_with(".momentum"), by_muon.count(parameter) != 0) << name;
@@ -135,7 +135,7 @@ TEST(Muon, AStepThatIsNotFiniteChangesNothing) {
     step(true);
     for (const auto& [name, value] : values_of(model))
       EXPECT_TRUE(torch::equal(value, before.at(name))) << name;
-    for (const auto& [name, tensor] : optimizer.state())
+    for (const auto& [name, tensor, is_by_row] : optimizer.state())
       EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
   }
 }

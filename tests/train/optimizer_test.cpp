@@ -1,5 +1,6 @@
 #include "blt/train/optimizer.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -7,6 +8,7 @@
 #include "blt/io/safetensors.h"
 #include "blt/model/linear.h"
 #include "blt/train/loss.h"
+#include "message.h"
 #include "temporary_folder.h"
 #include "train/small_model.h"
 
@@ -379,6 +381,134 @@ TEST(AdamW, GoesOnFromItsFile) {
   BltConfig tied = small_config();
   tied.tie_embeddings = true;
   EXPECT_THROW(resumed.load(file, *Blt(tied)), Error);
+}
+
+struct TableState {
+  TableMoments moments;
+  SecondMoment second;
+
+  OptimizerConfig config() const {
+    OptimizerConfig result = config_with(1e-2);
+    result.table_moments = moments;
+    result.table_second_moment = second;
+    return result;
+  }
+  torch::ScalarType type() const {
+    return moments == TableMoments::kBfloat16 ? torch::kBFloat16 : torch::kFloat;
+  }
+  bool by_row() const { return second == SecondMoment::kRow; }
+  std::string text() const { return fmt::format("{}, {}", name(moments), name(second)); }
+};
+constexpr TableState kTableStates[] = {{TableMoments::kFloat32, SecondMoment::kElement},
+                                       {TableMoments::kFloat32, SecondMoment::kRow},
+                                       {TableMoments::kBfloat16, SecondMoment::kElement},
+                                       {TableMoments::kBfloat16, SecondMoment::kRow}};
+
+std::map<std::string, torch::Tensor> tensors_of(const Optimizer& optimizer) {
+  std::map<std::string, torch::Tensor> result;
+  for (const OptimizerTensor& item : optimizer.state()) result[item.name] = item.tensor.clone();
+  return result;
+}
+
+const std::string kFirst = std::string(kTable) + ".exp_avg", kSecond = std::string(kTable) + ".exp_avg_sq";
+
+TEST(TableState, OfTheFirstStepFollowsFromItsGradient) {
+  for (const TableState& state : kTableStates) {
+    SCOPED_TRACE(state.text());
+    torch::manual_seed(1);
+    Blt model(small_config());
+    const torch::Tensor before = model->local_encoder->embedding->ngram_table.detach().clone();
+    Optimizer optimizer(state.config(), {}, /*seed=*/5);
+    const Batch batch = Batch::pack({sequence("some text")});
+    next_id_loss(model(batch), batch).sum.backward();
+    const Gradients gradients = take_gradients(*model);
+    torch::Tensor gradient = torch::zeros_like(before);
+    gradient.index_add_(0, gradients.rows[0].gradient.ids, gradients.rows[0].gradient.values);
+    optimizer.step(gradients, clip(gradients, 0), 1.0);
+    const auto tensors = tensors_of(optimizer);
+    const torch::Tensor first = tensors.at(kFirst), second = tensors.at(kSecond);
+    EXPECT_EQ(first.scalar_type(), state.type());
+    EXPECT_EQ(first.sizes(), before.sizes());
+    EXPECT_EQ(second.scalar_type(), state.by_row() ? torch::kFloat : state.type());
+    EXPECT_EQ(second.dim(), state.by_row() ? 1 : 2);
+    const double ulp = state.type() == torch::kFloat ? 1e-5 : 1.0 / 128;
+    EXPECT_TRUE(torch::allclose(first.to(torch::kFloat), gradient * 0.1, ulp, 1e-12));
+    const torch::Tensor square = state.by_row() ? gradient.square().mean(1) : gradient.square();
+    EXPECT_TRUE(torch::allclose(second.to(torch::kFloat), square * 0.05, state.by_row() ? 1e-5 : ulp, 1e-12));
+    // The table moved by what was computed, not by what was kept of it.
+    const torch::Tensor root = (state.by_row() ? square.unsqueeze(1) : square).sqrt();
+    const torch::Tensor expected = before * (1 - 1e-2 * 0.1) - 1e-2 * gradient / (root + 1e-8);
+    EXPECT_TRUE(torch::allclose(model->local_encoder->embedding->ngram_table, expected, 1e-4, 1e-6));
+    // All else has the state that it always has.
+    for (const auto& [name, tensor] : tensors)
+      if (name != kFirst && name != kSecond) {
+        EXPECT_EQ(tensor.scalar_type(), torch::kFloat) << name;
+      }
+    int64_t bytes = 0;
+    for (const auto& item : model->named_parameters())
+      bytes += optimizer.state_bytes(item.key(), item.value()) + 4;  // and .step
+    for (const auto& [name, tensor] : tensors) bytes -= static_cast<int64_t>(tensor.nbytes());
+    EXPECT_EQ(bytes, 0);
+  }
+}
+
+TEST(TableState, OfAMaskedStepStays) {
+  for (const TableState& state : kTableStates) {
+    torch::manual_seed(1);
+    Blt model(small_config());
+    Optimizer optimizer(state.config());
+    step_of(model, optimizer, "some text");
+    auto before = tensors_of(optimizer);
+    before[kTable] = model->named_parameters()[kTable].detach().clone();
+    step_of(model, optimizer, "another text", /*masked=*/true);
+    auto after = tensors_of(optimizer);
+    after[kTable] = model->named_parameters()[kTable].detach();
+    for (const auto& [name, tensor] : before)
+      EXPECT_TRUE(torch::equal(tensor, after.at(name))) << state.text() << " " << name;
+  }
+}
+
+TEST(TableState, GoesOnFromItsFileAndRefusesAnother) {
+  const blt_test::TemporaryFolder folder;
+  const auto file = folder / "optimizer.safetensors";
+  for (const TableState& state : kTableStates)
+    for (const bool narrow : {false, true})
+      for (const TableUpdate table_update : {TableUpdate::kExact, TableUpdate::kLazy}) {
+        SCOPED_TRACE(state.text() + (narrow ? ", masters" : ""));
+        torch::manual_seed(1);
+        Blt model(small_config()), again(small_config()), with_other_seed(small_config());
+        OptimizerConfig config = state.config();
+        config.table_update = table_update;
+        Optimizer optimizer(config, {}, /*seed=*/3), resumed(config, {}, /*seed=*/3),
+            of_other_seed(config, {}, /*seed=*/4);
+        if (narrow) {
+          optimizer.narrow(*model);
+          resumed.narrow(*again);
+        }
+        step_of(model, optimizer, "some text");
+        step_of(model, optimizer, "some more text");
+        save_optimizer(file, optimizer.state());
+        copy_parameters(*model, *again);
+        copy_parameters(*model, *with_other_seed);
+        resumed.load(file, *again);
+        const auto one = step_of(model, optimizer, "another"), two = step_of(again, resumed, "another");
+        for (const auto& [name, value] : one) EXPECT_TRUE(torch::equal(value, two.at(name))) << name;
+        const auto first = tensors_of(optimizer), second = tensors_of(resumed);
+        ASSERT_EQ(first.size(), second.size());
+        for (const auto& [name, tensor] : first) EXPECT_TRUE(torch::equal(tensor, second.at(name))) << name;
+        if (!narrow) {  // the seed is part of what a step does
+          of_other_seed.load(file, *with_other_seed);
+          step_of(with_other_seed, of_other_seed, "another");
+          EXPECT_EQ(torch::equal(tensors_of(of_other_seed).at(kFirst), first.at(kFirst)),
+                    state.moments == TableMoments::kFloat32);
+        }
+        for (const TableState& other : kTableStates) {
+          if (other.text() == state.text()) continue;
+          Optimizer of_other(other.config());
+          EXPECT_MESSAGE(of_other.load(file, *again),
+                         "a resume keeps train.optimizer.table_moments and table_second_moment as they were");
+        }
+      }
 }
 
 TEST(ParameterGroups, ScaleRatesChooseDecayAndFreeze) {

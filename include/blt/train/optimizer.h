@@ -31,6 +31,28 @@ struct EnumNames<TableUpdate> {
                                                                          {TableUpdate::kLazy, "lazy"}};
 };
 
+// What the moments of n-gram tables are kept in, where they have a number for each element.
+enum class TableMoments {
+  kFloat32,
+  kBfloat16,  // rounded at random, so that they are right on average (ops/row_adamw.h)
+};
+template <>
+struct EnumNames<TableMoments> {
+  static constexpr std::pair<TableMoments, std::string_view> kValues[] = {
+      {TableMoments::kFloat32, "float32"}, {TableMoments::kBfloat16, "bfloat16"}};
+};
+
+// What has a mean of squared gradients of its own in n-gram tables.
+enum class SecondMoment {
+  kElement,
+  kRow,  // a row has one, the mean over its elements; float32
+};
+template <>
+struct EnumNames<SecondMoment> {
+  static constexpr std::pair<SecondMoment, std::string_view> kValues[] = {{SecondMoment::kElement, "element"},
+                                                                          {SecondMoment::kRow, "row"}};
+};
+
 // How a parameter moves.
 enum class RuleKind {
   kAdamW,  // by its own moments, element by element
@@ -82,6 +104,9 @@ struct OptimizerConfig {
   RuleKind matrices = RuleKind::kAdamW;
   MuonConfig muon = {};
   TableUpdate table_update = TableUpdate::kExact;
+  // Bytes of state an element of a table: float32 8, or 4 with a second moment for each row; bfloat16 4, or 2.
+  TableMoments table_moments = TableMoments::kFloat32;
+  SecondMoment table_second_moment = SecondMoment::kElement;
   std::vector<ParameterGroup> groups = {};
 
   static void fields(auto& self, auto&& field) {
@@ -99,6 +124,15 @@ struct OptimizerConfig {
     field("table_update", self.table_update,
           "Rows of n-gram tables that a step did not touch: exact moves them as dense AdamW would, lazy "
           "leaves them.");
+    field(
+        "table_moments", self.table_moments,
+        "What the moments of n-gram tables are kept in: float32, 8 bytes an element, or bfloat16, 4, rounded "
+        "at random so that small changes add up on average. Goes with all of table_update, "
+        "table_second_moment, compute and parallel; a resume keeps it.");
+    field(
+        "table_second_moment", self.table_second_moment,
+        "The mean of squared gradients in n-gram tables: one for each element, or one for each row, float32, "
+        "which leaves 4 bytes an element, with table_moments bfloat16 2. A resume keeps it.");
     field("groups", self.groups,
           "Exceptions for some parameters; the first pattern that matches a name counts.");
   }
@@ -120,19 +154,24 @@ class UpdateRule;
 
 // An optimizer's tensors: of each parameter that has any those of its rule (AdamW: NAME.exp_avg and NAME.exp_avg_sq, Muon:
 // NAME.momentum), NAME.step, and NAME.master of parameters that are bfloat16. Sorted by its name.
-using OptimizerState = std::vector<std::pair<std::string, at::Tensor>>;
-// As safetensors. Each at the shape of its parameter, .step [].
+struct OptimizerTensor {
+  std::string name;
+  at::Tensor tensor;
+  bool is_by_row = false;  // one number for each row of the parameter, else its shape, or [] (.step)
+};
+using OptimizerState = std::vector<OptimizerTensor>;
+// As safetensors, each of the whole parameter.
 void save_optimizer(const std::filesystem::path& file, const OptimizerState& state);
 
 // Moves each parameter by its rule (src/train/update_rule.h has them, with their sources). Decay on matrices and tables, not on norm
 // gains, unless a group says otherwise. State is made at a parameter's first step. Parameters are float32, bfloat16 with a
 // float32 master of each that the optimizer owns and moves (updates that are too small for bfloat16 add up there), or, on the CPU, float64
-// with float64 state. Not thread-safe.
+// with float64 state; of float64 n-gram tables the moments cannot be bfloat16. Not thread-safe.
 class Optimizer {
  public:
-  // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest. Throws
-  // blt::Error where muon would have to move parts.
-  explicit Optimizer(OptimizerConfig config, Parts parts = {});
+  // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest. seed: of
+  // the rounding of bfloat16 state, which does not depend on the parts. Throws blt::Error where muon would have to move parts.
+  explicit Optimizer(OptimizerConfig config, Parts parts = {}, int64_t seed = 0);
   ~Optimizer();
 
   // Turns the parameters of a module, float32, into bfloat16, and keeps the values of those that take gradients as their masters: from
@@ -151,18 +190,19 @@ class Optimizer {
   OptimizerState state() const;
   // Replaces the state. Masters in the file replace the parameters, whichever type those have now: a run can go on in the other one.
   // Where the file has none, the parameter stays, and so does its master. The file is about whole parameters (save_optimizer()).
-  // Throws blt::Error when the file is damaged or is not about the parameters of `module`.
+  // Throws blt::Error when the file is damaged or is not about the parameters of `module`, or has them in another type or shape than this
+  // optimizer's config says (table_moments, table_second_moment): nothing is converted.
   void load(const std::filesystem::path& file, torch::nn::Module& module);
 
  private:
   struct State {
     const UpdateRule* rule = nullptr;      // null before the first step
-    std::vector<at::Tensor> of_rule = {};  // rule->state_names()
+    std::vector<at::Tensor> of_rule = {};  // rule->kept()
     at::Tensor step = {};                  // [] float32: steps taken by this parameter
     at::Tensor master = {};                // of a bfloat16 parameter
   };
-  // This optimizer's part of a tensor at the shape of the parameter.
-  at::Tensor part(const std::string& name, const at::Tensor& whole) const;
+  // This optimizer's part of a tensor that has a number for so many elements of the parameter.
+  at::Tensor part(const std::string& name, const at::Tensor& whole, int64_t elements_of_number = 1) const;
   // What a step moves: the master, or `own`, this optimizer's part of the parameter. Its state is there afterwards.
   at::Tensor moved(State& state, const std::string& name, const at::Tensor& parameter,
                    const at::Tensor& own) const;

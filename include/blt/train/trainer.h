@@ -195,7 +195,7 @@ struct TrainerParts {
   // The ranks that train together; null: this one is alone. And how.
   std::shared_ptr<Group> group = nullptr;
   ParallelConfig parallel = {};
-  int64_t seed = 1;             // of dropout
+  int64_t seed = 1;             // of dropout, and of what the optimizer rounds
   double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
   // FLOPs that the entropy model has spent for this rank's training since the last call, for the log; may be empty.
   std::function<double()> entropy_flops = {};

@@ -15,29 +15,34 @@ namespace {
 
 using at::Tensor;
 
-template <class T>
+template <class T, class M>
 void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const int32_t* ids,
          int64_t touched, const Tensor& values, double scale, const AdamWStep& step) {
+  using Args = RowAdamW<T, M>;
   const double bias1 = 1.0 - std::pow(step.beta1, step.step), bias2 = 1.0 - std::pow(step.beta2, step.step);
   const Tensor values_ = values.to(table.scalar_type()).contiguous();
-  const RowAdamW<T> a{.table = table.data_ptr<T>(),
-                      .exp_avg = exp_avg.data_ptr<T>(),
-                      .exp_avg_sq = exp_avg_sq.data_ptr<T>(),
-                      .columns = table.size(1),
-                      .ids = ids,
-                      .values = values_.const_data_ptr<T>(),
-                      .count = touched,
-                      .touched_only = step.touched_only,
-                      .scale = static_cast<T>(scale),
-                      .beta1 = static_cast<T>(step.beta1),
-                      .beta2 = static_cast<T>(step.beta2),
-                      .eps = static_cast<T>(step.eps),
-                      .fresh1 = static_cast<T>(1.0 - step.beta1),
-                      .fresh2 = static_cast<T>(1.0 - step.beta2),
-                      .keep = static_cast<T>(1.0 - step.learning_rate * step.weight_decay),
-                      .step_size = static_cast<T>(step.learning_rate / bias1),
-                      .inverse_root2 = static_cast<T>(1.0 / std::sqrt(bias2))};
-  const auto kernel = BLT_KERNEL(row_adamw<T>);
+  const bool by_row = has_row_moments(exp_avg_sq);
+  const Args a{.table = table.data_ptr<T>(),
+               .exp_avg = static_cast<M*>(exp_avg.data_ptr()),
+               .exp_avg_sq = by_row ? nullptr : static_cast<M*>(exp_avg_sq.data_ptr()),
+               .row_sq = by_row ? exp_avg_sq.data_ptr<T>() : nullptr,
+               .columns = table.size(1),
+               .ids = ids,
+               .values = values_.const_data_ptr<T>(),
+               .count = touched,
+               .touched_only = step.touched_only,
+               .scale = static_cast<T>(scale),
+               .beta1 = static_cast<T>(step.beta1),
+               .beta2 = static_cast<T>(step.beta2),
+               .eps = static_cast<T>(step.eps),
+               .fresh1 = static_cast<T>(1.0 - step.beta1),
+               .fresh2 = static_cast<T>(1.0 - step.beta2),
+               .keep = static_cast<T>(1.0 - step.learning_rate * step.weight_decay),
+               .step_size = static_cast<T>(step.learning_rate / bias1),
+               .inverse_root2 = static_cast<T>(1.0 / std::sqrt(bias2)),
+               .noise = noise_of_step(step.seed, step.step),
+               .first_row = step.first_row};
+  const auto kernel = BLT_KERNEL(row_adamw<Args>);
   constexpr int64_t kGrain = 1 << 15;  // elements
   at::parallel_for(0, table.size(0), std::max<int64_t>(1, kGrain / std::max<int64_t>(1, a.columns)),
                    [&](int64_t first, int64_t last) { kernel(a, first, last); });
@@ -45,7 +50,8 @@ void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
 
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
-               double eps, double weight_decay, int64_t step, bool touched_only) {
+               double eps, double weight_decay, int64_t step, bool touched_only, int64_t seed,
+               int64_t first_row) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
   const auto factor = scale.item<double>();
   if (!std::isfinite(factor)) return;
@@ -63,8 +69,12 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                            .eps = eps,
                            .weight_decay = weight_decay,
                            .step = step,
-                           .touched_only = touched_only};
-  const auto move = table.scalar_type() == at::kDouble ? run<double> : run<float>;
+                           .touched_only = touched_only,
+                           .seed = seed,
+                           .first_row = first_row};
+  const auto move = table.scalar_type() == at::kDouble       ? run<double, double>
+                    : exp_avg.scalar_type() == at::kBFloat16 ? run<float, uint16_t>
+                                                             : run<float, float>;
   move(table, exp_avg, exp_avg_sq, rows, touched, values, factor, settings);
 }
 

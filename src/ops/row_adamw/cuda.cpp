@@ -14,7 +14,8 @@ using at::Tensor;
 
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
-               double eps, double weight_decay, int64_t step, bool touched_only) {
+               double eps, double weight_decay, int64_t step, bool touched_only, int64_t seed,
+               int64_t first_row) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
   TORCH_CHECK(table.scalar_type() == at::kFloat, "row_adamw_: on CUDA, the table must be float32, got ",
               table.scalar_type());
@@ -26,13 +27,30 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
   if (table.numel() == 0 || (touched_only && ids.size(0) == 0)) return;
   const Tensor ids_ = ids.contiguous(), values_ = ready(values.to(at::kFloat));
   const double bias1 = 1.0 - std::pow(beta1, step), bias2 = 1.0 - std::pow(beta2, step);
-  launch_row_adamw({table.data_ptr<float>(), exp_avg.data_ptr<float>(), exp_avg_sq.data_ptr<float>(),
-                    table.size(0), table.size(1), ids_.const_data_ptr<int32_t>(),
-                    values_.const_data_ptr<float>(), count.const_data_ptr<int32_t>(),
-                    scale.const_data_ptr<float>(), ids.size(0), touched_only, static_cast<float>(beta1),
-                    static_cast<float>(beta2), static_cast<float>(eps), static_cast<float>(1.0 - beta1),
-                    static_cast<float>(1.0 - beta2), static_cast<float>(1.0 - learning_rate * weight_decay),
-                    static_cast<float>(learning_rate / bias1), static_cast<float>(1.0 / std::sqrt(bias2))},
+  const bool by_row = has_row_moments(exp_avg_sq);
+  launch_row_adamw({table.data_ptr<float>(),
+                    storage_of("row_adamw_", exp_avg),
+                    exp_avg.data_ptr(),
+                    by_row ? nullptr : exp_avg_sq.data_ptr(),
+                    by_row ? exp_avg_sq.data_ptr<float>() : nullptr,
+                    table.size(0),
+                    table.size(1),
+                    ids_.const_data_ptr<int32_t>(),
+                    values_.const_data_ptr<float>(),
+                    count.const_data_ptr<int32_t>(),
+                    scale.const_data_ptr<float>(),
+                    ids.size(0),
+                    touched_only,
+                    static_cast<float>(beta1),
+                    static_cast<float>(beta2),
+                    static_cast<float>(eps),
+                    static_cast<float>(1.0 - beta1),
+                    static_cast<float>(1.0 - beta2),
+                    static_cast<float>(1.0 - learning_rate * weight_decay),
+                    static_cast<float>(learning_rate / bias1),
+                    static_cast<float>(1.0 / std::sqrt(bias2)),
+                    noise_of_step(seed, step),
+                    first_row},
                    device.stream());
   device.check_launch();
 }

@@ -1,6 +1,7 @@
 // row_adamw_ on CUDA.
 #include "ops/cuda/kernel.h"
 #include "ops/row_adamw/cuda_kernel.h"
+#include "ops/stochastic_rounding.h"
 
 namespace blt::ops::BLT_DEVICE {
 namespace {
@@ -13,28 +14,79 @@ constexpr int64_t kMostBlocks = 4096;  // that share the touched rows
 struct Tile {
   int64_t row[kTile];       // of the table; -1: none
   int64_t gradient[kTile];  // row of the values; -1: not touched, its gradient is 0
+  float row_step[kTile];    // learning rate over the row's root of the second moment, where rows have one
 };
 
 template <int N>
-__device__ void move(const RowAdamW& a, int64_t at, const Floats<N>& grad) {
-  Floats<N> table = load_floats<N>(a.table + at), first = load_floats<N>(a.exp_avg + at),
-            second = load_floats<N>(a.exp_avg_sq + at);
+__device__ void store_moments(float* to, const Floats<N>& from, RowNoise, int64_t, int) {
+  store_floats(to, from);
+}
+// From `column` of a row on. shift: which half of the noise is theirs.
+template <int N>
+__device__ void store_moments(c10::BFloat16* to, const Floats<N>& from, RowNoise noise, int64_t column,
+                              int shift) {
+  Pack<c10::BFloat16, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) {
-    first.values[i] = first.values[i] * a.beta1 + grad.values[i] * a.fresh1;
-    second.values[i] = second.values[i] * a.beta2 + grad.values[i] * grad.values[i] * a.fresh2;
-    const float root = sqrtf(second.values[i]) * a.inverse_root2 + a.eps;
-    table.values[i] = table.values[i] * a.keep - a.step_size * (first.values[i] / root);
+    const uint32_t bits = noise_at(noise, static_cast<uint32_t>(column + i)) >> shift & 0xffff;
+    pack.values[i] = c10::BFloat16(round_to_bfloat16(from.values[i], bits), c10::BFloat16::from_bits());
+  }
+  store_pack(to, pack);
+}
+
+// The second moment of each row of a tile. A warp has a row; lane i adds up columns i, i + 32, ... in order.
+__device__ void move_row_moments(const RowAdamW& a, float scale, Tile& tile) {
+  const LaneGroup<kWarp> warp;
+  for (int place = static_cast<int>(threadIdx.x) / kWarp; place < kTile; place += kThreads / kWarp) {
+    const int64_t row = tile.row[place], gradient = tile.gradient[place];
+    if (row < 0) continue;
+    float second = a.row_sq[row] * a.beta2;
+    if (gradient >= 0) {
+      float sum = 0;
+      for (int64_t column = warp.lane; column < a.columns; column += kWarp) {
+        const float grad = a.values[gradient * a.columns + column] * scale;
+        sum += grad * grad;
+      }
+      second += warp.sum(sum) / static_cast<float>(a.columns) * a.fresh2;
+    }
+    if (warp.lane != 0) continue;
+    a.row_sq[row] = second;
+    tile.row_step[place] = a.step_size / (sqrtf(second) * a.inverse_root2 + a.eps);
+  }
+}
+
+template <int N, class M, bool kByRow>
+__device__ void move(const RowAdamW& a, int64_t row, int64_t column, const Floats<N>& grad, float row_step) {
+  const int64_t at = row * a.columns + column;
+  M* exp_avg = static_cast<M*>(a.exp_avg) + at;
+  Floats<N> table = load_floats<N>(a.table + at), first = load_floats<N>(exp_avg);
+  RowNoise noise{};
+  if constexpr (!std::is_same<M, float>::value) noise = row_noise(a.noise, a.first_row + row);
+#pragma unroll
+  for (int i = 0; i < N; ++i) first.values[i] = first.values[i] * a.beta1 + grad.values[i] * a.fresh1;
+  if constexpr (kByRow) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) table.values[i] = table.values[i] * a.keep - first.values[i] * row_step;
+  } else {
+    M* exp_avg_sq = static_cast<M*>(a.exp_avg_sq) + at;
+    Floats<N> second = load_floats<N>(exp_avg_sq);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      second.values[i] = second.values[i] * a.beta2 + grad.values[i] * grad.values[i] * a.fresh2;
+      const float root = sqrtf(second.values[i]) * a.inverse_root2 + a.eps;
+      table.values[i] = table.values[i] * a.keep - a.step_size * (first.values[i] / root);
+    }
+    store_moments(exp_avg_sq, second, noise, column, 16);
   }
   store_floats(a.table + at, table);
-  store_floats(a.exp_avg + at, first);
-  store_floats(a.exp_avg_sq + at, second);
+  store_moments(exp_avg, first, noise, column, 0);
 }
 
 // Exact: a block has kTile neighbouring rows of the table. With touched_only: kTile touched rows at a time. Each element has one writer.
 // Bound by memory: 12 bytes read and 12 written for each element of the table (of touched rows only, with touched_only), and 4 read for
-// each of the touched rows' gradient. Exact, for 6 x 500,002 x 1,024 elements: 73.7 GB of traffic.
-template <int N>
+// each of the touched rows' gradient. Exact, for 6 x 500,002 x 1,024 elements: 73.7 GB of traffic. With moments in bfloat16, or one second
+// moment for each row, 8 and 8: 49.2 GB; with both 6 and 6: 36.9 GB. A row's own moment reads its gradient twice, the second time from a cache.
+template <int N, class M, bool kByRow>
 __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
   const float scale = *a.scale;
   if (!(fabsf(scale) < INFINITY)) return;
@@ -55,6 +107,10 @@ __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
       }
     }
     __syncthreads();
+    if constexpr (kByRow) {
+      move_row_moments(a, scale, tile);
+      __syncthreads();
+    }
     for (int64_t item = threadIdx.x; item < kTile * packs; item += kThreads) {
       const int64_t place = item / packs, column = item % packs * N;
       const int64_t row = tile.row[place], gradient = tile.gradient[place];
@@ -65,20 +121,29 @@ __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
 #pragma unroll
         for (int i = 0; i < N; ++i) grad.values[i] *= scale;
       }
-      move(a, row * a.columns + column, grad);
+      move<N, M, kByRow>(a, row, column, grad, kByRow ? tile.row_step[place] : 0);
     }
     __syncthreads();
   }
 }
 
+template <class M, bool kByRow>
+void launch_with(const RowAdamW& a, Stream stream) {
+  const int64_t tiles = ceil_div(a.touched_only ? a.capacity : a.rows, kTile);
+  const dim3 grid(static_cast<unsigned>(a.touched_only ? smaller(tiles, kMostBlocks) : tiles));
+  const auto kernel = a.columns % kPackOf<float> == 0 ? row_adamw_kernel<kPackOf<float>, M, kByRow>
+                                                      : row_adamw_kernel<1, M, kByRow>;
+  launch(kernel, grid, kThreads, sizeof(Tile), stream, a);
+}
+
 }  // namespace
 
 void launch_row_adamw(const RowAdamW& a, Stream stream) {
-  const int64_t tiles = ceil_div(a.touched_only ? a.capacity : a.rows, kTile);
-  const dim3 grid(static_cast<unsigned>(a.touched_only ? smaller(tiles, kMostBlocks) : tiles));
-  const auto kernel =
-      a.columns % kPackOf<float> == 0 ? row_adamw_kernel<kPackOf<float>> : row_adamw_kernel<1>;
-  launch(kernel, grid, kThreads, sizeof(Tile), stream, a);
+  const bool by_row = a.exp_avg_sq == nullptr;
+  if (a.moments == Storage::kBfloat16)
+    (by_row ? launch_with<c10::BFloat16, true> : launch_with<c10::BFloat16, false>)(a, stream);
+  else
+    (by_row ? launch_with<float, true> : launch_with<float, false>)(a, stream);
 }
 
 }  // namespace blt::ops::BLT_DEVICE

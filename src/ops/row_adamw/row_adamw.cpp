@@ -17,18 +17,17 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
   m.def(
       "row_adamw_(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor ids, Tensor values, "
       "Tensor count, Tensor scale, float learning_rate, float beta1, float beta2, float eps, float "
-      "weight_decay, "
-      "int step, bool touched_only) -> ()");
+      "weight_decay, int step, bool touched_only, int seed, int first_row) -> ()");
 }
 
 using Update = void(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids,
                     const Tensor& values, const Tensor& count, const Tensor& scale, double learning_rate,
                     double beta1, double beta2, double eps, double weight_decay, int64_t step,
-                    bool touched_only);
+                    bool touched_only, int64_t seed, int64_t first_row);
 
 void meta(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
           const Tensor& count, const Tensor& scale, double, double, double, double, double, int64_t step,
-          bool) {
+          bool, int64_t, int64_t) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
 }
 
@@ -40,10 +39,19 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
                      const Tensor& values, const Tensor& count, const Tensor& scale, int64_t step) {
   TORCH_CHECK(table.dim() == 2, "row_adamw_: table must be [R, C], got ", table.sizes());
   const at::ScalarType type = table.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  for (const Tensor* x : {&table, &exp_avg, &exp_avg_sq})
-    TORCH_CHECK(x->sizes() == table.sizes() && x->scalar_type() == type && x->is_contiguous(),
-                "row_adamw_: table and moments must be contiguous float32, or all of them float64, ",
-                table.sizes(), ", got ", x->scalar_type(), " ", x->sizes());
+  const auto is = [](const at::Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype) {
+    return x.sizes() == sizes && x.scalar_type() == dtype && x.is_contiguous();
+  };
+  const bool first_rounds = exp_avg.scalar_type() == at::kBFloat16 && type == at::kFloat;
+  const bool fits = is(table, table.sizes(), type) &&
+                    is(exp_avg, table.sizes(), first_rounds ? at::kBFloat16 : type) &&
+                    (is(exp_avg_sq, table.sizes(), exp_avg.scalar_type()) ||
+                     is(exp_avg_sq, table.sizes().slice(0, 1), type));
+  TORCH_CHECK(fits, "row_adamw_: table and moments must be contiguous float32, or all of them float64, ",
+              table.sizes(), "; of a float32 table, moments may be bfloat16; exp_avg_sq may be [",
+              table.size(0), "], one number for each row, of the table's type; got a table of ",
+              table.scalar_type(), ", exp_avg ", exp_avg.scalar_type(), " ", exp_avg.sizes(), ", exp_avg_sq ",
+              exp_avg_sq.scalar_type(), " ", exp_avg_sq.sizes());
   TORCH_CHECK(ids.dim() == 1 && ids.scalar_type() == at::kInt,
               "row_adamw_: ids must be [capacity] int32, got ", ids.scalar_type(), " ", ids.sizes());
   TORCH_CHECK(values.dim() == 2 && values.size(0) == ids.size(0) && values.size(1) == table.size(1) &&
@@ -71,7 +79,8 @@ void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGra
   }
   static const auto op = schema<Update>("blt::row_adamw_");
   op.call(table, exp_avg, exp_avg_sq, rows.ids, rows.values, rows.count, scale, step.learning_rate,
-          step.beta1, step.beta2, step.eps, step.weight_decay, step.step, step.touched_only);
+          step.beta1, step.beta2, step.eps, step.weight_decay, step.step, step.touched_only, step.seed,
+          step.first_row);
 }
 
 }  // namespace blt::ops
