@@ -8,7 +8,7 @@
 #include "data/byte_stream.h"
 #include "data/json_line.h"
 #include "data/long_line.h"
-#include "data/parquet_reader.h"
+#include "data/parquet.h"
 
 namespace blt {
 namespace {

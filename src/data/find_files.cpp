@@ -11,7 +11,7 @@
 #include "blt/base/error.h"
 #include "blt/data/documents.h"
 #include "data/byte_stream.h"
-#include "data/parquet_reader.h"
+#include "data/parquet.h"
 
 namespace blt {
 namespace {

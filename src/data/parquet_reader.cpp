@@ -1,5 +1,4 @@
-#include "data/parquet_reader.h"
-
+// The library libblt_parquet.so, which parquet.cpp loads.
 #include <arrow/io/file.h>
 #include <arrow/memory_pool.h>
 #include <fmt/format.h>
@@ -13,10 +12,12 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "base/config_text.h"
+#include "data/parquet.h"
 
 namespace blt {
 namespace {
@@ -231,11 +232,12 @@ class ParquetReader : public DocumentReader {
 
 }  // namespace
 
-void require_parquet(const std::filesystem::path&) {}
+}  // namespace blt
 
-std::unique_ptr<DocumentReader> open_parquet(const std::filesystem::path& path,
-                                             const std::string& text_field) {
-  return std::make_unique<ParquetReader>(path, text_field);
+// See parquet.h. A library of one function: nothing else is looked for in it.
+extern "C" __attribute__((visibility("default"))) blt::DocumentReader* blt_open_parquet(
+    const std::filesystem::path& path, const std::string& text_field) {
+  return std::make_unique<blt::ParquetReader>(path, text_field).release();
 }
 
-}  // namespace blt
+static_assert(std::is_same_v<decltype(blt_open_parquet), blt::parquet_detail::Open>);

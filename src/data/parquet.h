@@ -1,4 +1,5 @@
-// Parquet files of which every row is a document, where libblt was configured with Arrow (third_party/parquet.cmake).
+// Parquet files of which every row is a document. Arrow reads them (third_party/parquet.cmake), in a library of its own that is loaded when the
+// first one is opened.
 #pragma once
 
 #include <filesystem>
@@ -17,5 +18,14 @@ void require_parquet(const std::filesystem::path& path);
 // DocumentError; no such column, one of another type, and damage are errors of the file.
 std::unique_ptr<DocumentReader> open_parquet(const std::filesystem::path& path,
                                              const std::string& text_field);
+
+namespace parquet_detail {
+
+// What the library has under kOpen, with C's linkage: open_parquet's reader, which the caller owns.
+using Open = DocumentReader*(const std::filesystem::path& path, const std::string& text_field);
+constexpr const char* kLibrary = "libblt_parquet.so";  // beside libblt.so
+constexpr const char* kOpen = "blt_open_parquet";
+
+}  // namespace parquet_detail
 
 }  // namespace blt
