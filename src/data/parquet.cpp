@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <system_error>
+
 #include "blt/base/error.h"
 
 namespace blt {
