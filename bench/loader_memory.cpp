@@ -9,10 +9,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +29,7 @@ struct Options {
   std::vector<std::string> data;
   int64_t copies = 1, batch_bytes = 16384, sequence_bytes = 4096, shuffle_sequences = 4096, samples = 1000;
   double gigabytes = 100;
+  std::optional<std::filesystem::path> trace;
 };
 
 double resident_mib() {
@@ -67,6 +70,8 @@ nlohmann::json measure(const Options& options) {
   const auto loader = make_patch_loader(config, Pass::kTraining, make_patcher({SpacePatching(), {}}), nullptr,
                                         {.metrics = metrics});
   std::vector<double> gigabytes, resident;
+  std::ofstream trace;
+  if (options.trace) trace.open(*options.trace);
   const double every = options.gigabytes / static_cast<double>(options.samples);
   int64_t bytes = 0, documents = 0;
   const double time = seconds([&] {
@@ -76,6 +81,7 @@ nlohmann::json measure(const Options& options) {
       if (now < every * static_cast<double>(gigabytes.size() + 1)) continue;
       gigabytes.push_back(now);
       resident.push_back(resident_mib());
+      trace << gigabytes.back() << '\t' << resident.back() << std::endl;
     }
   });
   documents = metrics->sources[0].documents;
@@ -111,6 +117,7 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   app.add_option("--samples", options.samples, "how often memory is looked at")
       ->check(CLI::Range(10, 1000000));
+  app.add_option("--trace", options.trace, "a file for the samples as they are taken: gigabytes and MiB");
   app.add_option("--batch-bytes", options.batch_bytes, "bytes of a batch")->check(CLI::PositiveNumber);
   app.add_option("--sequence-bytes", options.sequence_bytes, "bytes of a sequence")
       ->check(CLI::PositiveNumber);

@@ -29,12 +29,15 @@ struct EvalOptions {
   static void fields(auto& self, auto&& field) {
     field("model", self.model,
           "A model directory: of a Byte Latent Transformer, or of an entropy model alone.");
-    field(
-        "data", self.data,
-        "Text files, JSON Lines, either one compressed (.zst, .gz), folders or globs; - is standard input.");
+    field("data", self.data,
+          "Text files, JSON Lines, either one compressed (.zst, .gz), Parquet files, folders or globs; - is "
+          "standard "
+          "input.");
     field("format", self.format,
-          "text: a file is one document. jsonl: a line is one. auto: by the file's name.");
-    field("text_field", self.text_field, "The key of a JSON line that holds the document.");
+          "text: a file is one document. jsonl: a line is one. parquet: a row is one. auto: by the file's "
+          "name.");
+    field("text_field", self.text_field,
+          "The key of a JSON line, or the column of a Parquet file, that holds the document.");
     field("sequence_bytes", self.sequence_bytes, "Bytes that the model reads at a time; documents are cut.",
           at_least(1));
     field("stride", self.stride,

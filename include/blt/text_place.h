@@ -9,8 +9,8 @@ namespace blt {
 struct TextPlace {
   int32_t source = -1;  // of the data's sources, from 0; -1: not known
   int32_t file = 0;     // of that source's files (find_files), from 0
-  int64_t line = 0;     // in a file of JSON lines, from 1; 0: the file is one document
-  int64_t offset = 0;   // bytes of the document's text that come before
+  int64_t line = 0;  // in a file of JSON lines, or row of a Parquet file, from 1; 0: the file is one document
+  int64_t offset = 0;  // bytes of the document's text that come before
 };
 
 }  // namespace blt

@@ -8,6 +8,7 @@
 #include "data/byte_stream.h"
 #include "data/json_line.h"
 #include "data/long_line.h"
+#include "data/parquet.h"
 
 namespace blt {
 namespace {
@@ -133,7 +134,15 @@ class JsonLinesReader : public DocumentReader {
 
 std::unique_ptr<DocumentReader> DocumentReader::open(const DataFile& file, const std::string& text_field,
                                                      size_t longest_line) {
-  if (file.json_lines) return std::make_unique<JsonLinesReader>(file, text_field, longest_line);
+  switch (file.format) {
+    case DocumentFormat::kJsonLines:
+      return std::make_unique<JsonLinesReader>(file, text_field, longest_line);
+    case DocumentFormat::kParquet:
+      return open_parquet(file.path, text_field);
+    case DocumentFormat::kText:
+    case DocumentFormat::kAuto:
+      break;
+  }
   return std::make_unique<TextReader>(file.path);
 }
 

@@ -32,7 +32,8 @@ class DocumentReader {
   // On a fresh reader.
   virtual void load(const StateReader& in) = 0;
 
-  // longest_line: of JSON Lines, what is held of a line (line_reader.h).
+  // text_field: the key of JSON Lines, or the column of Parquet, that holds the text. longest_line: of JSON Lines, what is held of a line
+  // (line_reader.h).
   static std::unique_ptr<DocumentReader> open(const DataFile& file, const std::string& text_field,
                                               size_t longest_line = LineReader::kLongestHeld);
 };

@@ -59,7 +59,7 @@ std::optional<Sequence> Documents::next_of_file() {
       return sequence;
     } catch (const DocumentError& problem) {
       if (options_.on_error == OnDataError::kFail) throw;
-      pass_over(problem, "this line");
+      pass_over(problem, "this document");
     } catch (const Error& problem) {
       if (options_.on_error == OnDataError::kFail) throw;
       pass_over(problem, "the rest of the file");

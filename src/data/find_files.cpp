@@ -11,6 +11,7 @@
 #include "blt/base/error.h"
 #include "blt/data/documents.h"
 #include "data/byte_stream.h"
+#include "data/parquet.h"
 
 namespace blt {
 namespace {
@@ -107,29 +108,43 @@ std::vector<fs::path> expand(const fs::path& path) {
   return {path};
 }
 
-bool is_json_lines(const fs::path& path, DocumentFormat format) {
-  if (format != DocumentFormat::kAuto) return format == DocumentFormat::kJsonLines;
+DocumentFormat format_of(const fs::path& path, DocumentFormat format) {
+  if (format != DocumentFormat::kAuto) return format;
   const fs::path name = compression_of(path) == Compression::kNone ? path : path.stem();
-  return name.extension() == ".jsonl" || name.extension() == ".ndjson";
+  if (name.extension() == ".jsonl" || name.extension() == ".ndjson") return DocumentFormat::kJsonLines;
+  if (name.extension() == ".parquet") return DocumentFormat::kParquet;
+  return DocumentFormat::kText;
+}
+
+// Their index is at the end: what can be read in its order alone is nothing for them.
+void check_parquet(const fs::path& path) {
+  if (path == "-") throw Error("standard input: a Parquet file cannot be read from there: name the file");
+  if (compression_of(path) != Compression::kNone)
+    throw Error(fmt::format(
+        "{}: a Parquet file is not read out of an archive: decompress it (its pages are compressed as it is)",
+        path.string()));
+  require_parquet(path);
 }
 
 }  // namespace
 
 std::vector<DataFile> find_files(const SourceConfig& source) {
   std::vector<DataFile> result;
-  const auto add = [&](const fs::path& path, bool json_lines) {
-    result.push_back({.path = path, .json_lines = json_lines, .number = static_cast<int32_t>(result.size())});
+  const auto add = [&](const fs::path& path) {
+    const DocumentFormat format = format_of(path, source.format);
+    if (format == DocumentFormat::kParquet) check_parquet(path);
+    result.push_back({.path = path, .format = format, .number = static_cast<int32_t>(result.size())});
   };
   for (const fs::path& path : source.paths) {
     if (path == "-") {
-      add(path, source.format == DocumentFormat::kJsonLines);
+      add(path);
       continue;
     }
     for (const fs::path& file : expand(path)) {
       if (::access(file.c_str(), R_OK) != 0)
         throw Error(
             fmt::format("{}: cannot be read: {}", file.string(), std::generic_category().message(errno)));
-      add(file, is_json_lines(file, source.format));
+      add(file);
     }
   }
   if (result.empty()) throw Error("there is no data to read: name a file, a folder or a glob");

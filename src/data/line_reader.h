@@ -41,11 +41,18 @@ class LineReader {
   void skip(uint64_t offset, int64_t number);
 
  private:
+  // What is left of the current line, as far as it is looked for: more than longest_held bytes are not told apart.
+  struct Part {
+    size_t length = 0;
+    bool ends_in_break = false;  // else at the end of the file, or beyond longest_held
+  };
+  Part find_break();
   bool refill();  // false at the end of the file
-  std::string_view take(size_t length, bool with_break);
+  std::string_view take(const Part& part);
 
   std::unique_ptr<ByteStream> stream_;
   size_t longest_held_;
+  size_t read_bytes_;   // that are asked for at once
   std::string buffer_;  // what was read and not handed out: [used_, filled_), and kPadding bytes
   size_t used_ = 0, filled_ = 0;
   bool whole_ = true, over_ = true;  // the current line: given by next(), handed out to its end

@@ -41,7 +41,8 @@ void read_on(DocumentReader& reader, size_t max_bytes, size_t most, Read& result
 
 Read read(const std::filesystem::path& path, size_t max_bytes, size_t held) {
   Read result;
-  read_on(*DocumentReader::open({path, true}, "text", held), max_bytes, 1000000, result);
+  read_on(*DocumentReader::open({path, DocumentFormat::kJsonLines}, "text", held), max_bytes, 1000000,
+          result);
   return result;
 }
 
@@ -120,11 +121,11 @@ TEST(LongLine, GoesOnWhereItWasSaved) {
     const Read whole = read(path, max_bytes, kHeld);
     for (size_t stop = 0; stop <= whole.sequences.size() + static_cast<size_t>(whole.errors); ++stop) {
       Read result;
-      const auto first = DocumentReader::open({path, true}, "text", kHeld);
+      const auto first = DocumentReader::open({path, DocumentFormat::kJsonLines}, "text", kHeld);
       read_on(*first, max_bytes, stop, result);
       StateWriter state;
       first->save(state);
-      const auto second = DocumentReader::open({path, true}, "text", kHeld);
+      const auto second = DocumentReader::open({path, DocumentFormat::kJsonLines}, "text", kHeld);
       second->load(StateReader(state));
       read_on(*second, max_bytes, 1000000, result);
       ASSERT_EQ(result.sequences, whole.sequences) << lines << stop;

@@ -24,11 +24,15 @@ inline void require(bool condition, const char* what) {
   std::abort();
 }
 
-// A folder of this process, for readers that want files.
+// A folder of this process, for readers that want files: in memory where the system has such a place. On a disk most of the time goes into
+// waiting: ext4 starts to write a file that is emptied and filled again when it is closed.
 inline const std::filesystem::path& folder() {
   static const std::filesystem::path path = [] {
-    std::string pattern = (std::filesystem::temp_directory_path() / "blt_fuzz_XXXXXX").string();
-    require(mkdtemp(pattern.data()) != nullptr, "a temporary folder");
+    std::string pattern = "/dev/shm/blt_fuzz_XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) {
+      pattern = (std::filesystem::temp_directory_path() / "blt_fuzz_XXXXXX").string();
+      require(mkdtemp(pattern.data()) != nullptr, "a temporary folder");
+    }
     std::atexit([] { std::filesystem::remove_all(folder()); });
     return std::filesystem::path(pattern);
   }();

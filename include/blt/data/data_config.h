@@ -13,13 +13,14 @@
 
 namespace blt {
 
-enum class DocumentFormat { kAuto, kText, kJsonLines };
+enum class DocumentFormat { kAuto, kText, kJsonLines, kParquet };
 template <>
 struct EnumNames<DocumentFormat> {
   static constexpr std::pair<DocumentFormat, std::string_view> kValues[] = {
       {DocumentFormat::kAuto, "auto"},
       {DocumentFormat::kText, "text"},
-      {DocumentFormat::kJsonLines, "jsonl"}};
+      {DocumentFormat::kJsonLines, "jsonl"},
+      {DocumentFormat::kParquet, "parquet"}};
 };
 
 // What happens at a document or file that cannot be read.
@@ -48,13 +49,16 @@ struct SourceConfig {
     field("weight", self.weight,
           "Share of the bytes among the sources; a source that ends begins again. Not for validation.",
           above(0));
-    field(
-        "format", self.format,
-        "text: a file is one document, any bytes. jsonl: a line is one. auto: jsonl for .jsonl and .ndjson.");
-    field("text_field", self.text_field, "The key of a JSON line that holds the document.");
+    field("format", self.format,
+          "text: a file is one document, any bytes. jsonl: a line is one. parquet: a row is one, in builds "
+          "with "
+          "Arrow. auto: jsonl for .jsonl and .ndjson, parquet for .parquet.");
+    field("text_field", self.text_field,
+          "The key of a JSON line, or the column of a Parquet file, that holds the document.");
     field("on_error", self.on_error,
-          "At a line that is no JSON or has no text, or a damaged archive: end the run, or skip the line (of "
-          "an archive, the rest).");
+          "At a line that is no JSON, a line or row that has no text, or a damaged archive or Parquet file: "
+          "end "
+          "the run, or skip the line or row (of a file, the rest).");
   }
   void validate(Errors& errors) const;
 };

@@ -1,6 +1,6 @@
 // Reads documents from files and hands them out cut into sequences. Files are streamed: a document, compressed or
 // in a line of JSON too, may be longer than memory. A line of more than 16 MiB is an error where other things than its text take more than
-// that before or behind it; a broken one is found out behind its first sequences.
+// that before or behind it; a broken one is found out behind its first sequences. Of a Parquet file the page is held that a document is in.
 #pragma once
 
 #include <atomic>
@@ -20,9 +20,9 @@
 namespace blt {
 
 struct DataFile {
-  std::filesystem::path path;  // "-": standard input
-  bool json_lines = false;
-  int32_t number = 0;  // among a source's files, in its order
+  std::filesystem::path path;                     // "-": standard input
+  DocumentFormat format = DocumentFormat::kText;  // not kAuto
+  int32_t number = 0;                             // among a source's files, in its order
 };
 
 // The files that a source means, in its order; those of a folder or a glob sorted by path. In folders and
@@ -30,7 +30,7 @@ struct DataFile {
 // skipped. `*` and `?` in a glob match within a name, `[…]` too, `**` any folders. A path that exists is
 // taken as it is, whatever its name.
 // Throws blt::Error when a path is missing (naming what is near), unreadable, empty, or there are no files in
-// it.
+// it; for a Parquet file inside an archive or on standard input, and for any in a build without Arrow.
 std::vector<DataFile> find_files(const SourceConfig& source);
 
 // Of a place in the training text, for messages: `books/train.jsonl:17`, `war_and_peace.txt`, `… from byte 4096 on`. Looks for the source's
@@ -41,14 +41,15 @@ class DocumentReader;
 
 // One pass over the documents of some files. Documents without a byte are skipped.
 // Throws blt::Error when there is no document in all the files; at `file:line` for invalid JSON and a missing or wrongly typed text
-// field, at `file@offset` (of the compressed file) for truncated or damaged archives. The latter are passed over instead where
-// `on_error` says so, with a warning: a broken line alone, of a broken archive what follows.
+// field, at `file:row` for a row of Parquet without a text, at `file@offset` (of the compressed file) for truncated or damaged archives, at
+// `file` for a damaged Parquet file and a column that is missing or not of text. These are passed over instead where
+// `on_error` says so, with a warning: a broken line or row alone, of a broken file what follows.
 class Documents : public Stage<Sequence> {
  public:
   struct Options {
     int64_t sequence_bytes = 4096;
     int32_t source = -1;                 // TextPlace::source
-    std::string text_field = "text";     // of JSON lines
+    std::string text_field = "text";     // of JSON lines; of Parquet, the column
     std::optional<Rng> file_order = {};  // the files come in a random order
     OnDataError on_error = OnDataError::kFail;
     std::atomic<int64_t>* skipped =
