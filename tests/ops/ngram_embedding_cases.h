@@ -133,15 +133,20 @@ inline std::vector<OpCase> row_adamw_bench_cases() {
   static constexpr int64_t kRows = 300000, kC = 256, kTouched = 24000;
   OpCase c;
   c.name = "R300000 C256 touched24000";
+  c.dtypes = {at::kFloat};
   c.inputs = [](Rng& rng) -> Tensors {
-    return {at::zeros({kRows, kC}), at::zeros({kRows, kC}), at::zeros({kRows, kC}),
+    return {at::zeros({kRows, kC}),
+            at::zeros({kRows, kC}),
+            at::zeros({kRows, kC}),
             at::arange(0, kRows, kRows / kTouched, at::kInt).slice(0, 0, kTouched).contiguous(),
-            rng.normal({kTouched, kC})};
+            rng.normal({kTouched, kC}),
+            at::scalar_tensor(kTouched, at::kInt),
+            at::ones({})};
   };
   c.op = [](const Tensors& in) {
     at::Tensor table = in[0], exp_avg = in[1], exp_avg_sq = in[2];
-    const RowGradient rows{in[3], in[4], at::scalar_tensor(kTouched, at::kInt), kTouched};
-    ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, at::ones({}), {.learning_rate = 1e-4});
+    const RowGradient rows{in[3], in[4], in[5], kTouched};
+    ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, in[6], {.learning_rate = 1e-4});
     return table;
   };
   c.bytes_moved = 24.0 * kRows * kC + 4.0 * kTouched * kC;
