@@ -128,8 +128,7 @@ inline std::vector<OpCase> touched_rows_bench_cases() {
   return {c};
 }
 
-// For the benchmark: the tables of the shape `small` and a tenth of their rows; changes its inputs.
-// The table of the shape `small` (bench/shapes.cpp), a step's touched rows, and each kind of state beside the others.
+// For the benchmark, which changes its inputs: the table of the shape `small` (bench/shapes.cpp), a step's touched rows, and each kind of state beside the others.
 inline std::vector<OpCase> row_adamw_bench_cases() {
   static constexpr int64_t kRows = 300000, kC = 256, kTouched = 24000;
   std::vector<OpCase> cases;
@@ -139,19 +138,23 @@ inline std::vector<OpCase> row_adamw_bench_cases() {
         OpCase c;
         c.name = std::string("R300000 C256 touched24000 ") + (touched_only ? "lazy " : "exact ") +
                  (moments == at::kFloat ? "float32" : "bfloat16") + (by_row ? " row" : "");
+        c.dtypes = {at::kFloat};
         // Moments in bfloat16 travel as their bits: other floating inputs are converted.
         const at::ScalarType bits = moments == at::kFloat ? at::kFloat : at::kShort;
         c.inputs = [=](Rng& rng) -> Tensors {
-          return {at::zeros({kRows, kC}), at::zeros({kRows, kC}, bits),
+          return {at::zeros({kRows, kC}),
+                  at::zeros({kRows, kC}, bits),
                   by_row ? at::zeros({kRows}) : at::zeros({kRows, kC}, bits),
                   at::arange(0, kRows, kRows / kTouched, at::kInt).slice(0, 0, kTouched).contiguous(),
-                  rng.normal({kTouched, kC})};
+                  rng.normal({kTouched, kC}),
+                  at::scalar_tensor(kTouched, at::kInt),
+                  at::ones({})};
         };
         c.op = [=](const Tensors& in) {
           at::Tensor table = in[0], exp_avg = in[1].view(moments),
                      exp_avg_sq = by_row ? in[2] : in[2].view(moments);
-          const RowGradient rows{in[3], in[4], at::scalar_tensor(kTouched, at::kInt), kTouched};
-          ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, at::ones({}),
+          const RowGradient rows{in[3], in[4], in[5], kTouched};
+          ops::row_adamw_(table, exp_avg, exp_avg_sq, rows, in[6],
                           {.learning_rate = 1e-4, .touched_only = touched_only});
           return table;
         };

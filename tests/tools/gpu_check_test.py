@@ -1,0 +1,283 @@
+"""tools/gpu_check with programs that only pretend: what its file holds after failures, crashes, hangs, kills and lack of time.
+
+    python gpu_check_test.py REPOSITORY BUILD
+
+BUILD/bin/ops_test is the real one, whose lines the script has to understand.
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+repository, real_build = (pathlib.Path(part).resolve() for part in sys.argv[1:3])
+
+# A GoogleTest program: what a test does is its name. Each run is noted, so that none happens twice unseen.
+OPS_TEST = r"""
+import os, re, sys, time
+TESTS = [("Pool/OpTest", ["CudaEqualsReference/T2_C3", "CudaEqualsReference/T90_C3", "EmulatedCudaEqualsReference/T2"]),
+         ("Plain", ["Passes", "Fails", "IsSkipped", "Crashes", "Passes2", "Hangs", "Passes3", "Slow1", "Slow2", "Slow3", "Slow4"])]
+names = [f"{suite}.{test}" for suite, tests in TESTS for test in tests]
+arguments = " ".join(sys.argv[1:])
+if "--gtest_list_tests" in arguments:
+    for suite, tests in TESTS:
+        print(suite + ".")
+        for test in tests: print("  " + test + "  # GetParam() = x")
+    sys.exit()
+wanted = re.search(r"--gtest_filter=(.*)", open(arguments.split("--gtest_flagfile=")[1]).read())[1].split(":")
+failed = 0
+for name in names:
+    if name not in wanted: continue
+    print(f"[ RUN      ] {name}", flush=True)
+    with open(os.environ["NOTES"], "a") as notes: notes.write(name + "\n")
+    what = name.split(".")[1]
+    if what.startswith("Slow"): time.sleep(float(os.environ.get("SLOW_SECONDS", 0.7)))
+    if what == "Hangs": time.sleep(1000)
+    if what == "Crashes": print("about to crash", flush=True); os.abort()
+    if what == "Fails": print("a.cpp:3: Failure\nExpected 1, got 2"); failed = 1
+    if what == "IsSkipped": print("a.cpp:9: Skipped\nno CUDA device\n")
+    ends = {"Fails": f"[  FAILED  ] {name}, where GetParam() = x (2 ms)", "IsSkipped": f"[  SKIPPED ] {name} (0 ms)"}
+    print(ends.get(what, f"[       OK ] {name} (1 ms)"), flush=True)
+if failed: print("[  FAILED  ] 1 test, listed below:\n[  FAILED  ] Plain.Fails")
+sys.exit(failed)
+"""
+BENCH_OPS = r"""
+import re, sys, time
+names = ["pool/forward/T4 (x)", "pool/backward/T4 (x)", "packed/forward/N4"]
+arguments = dict(argument.split("=", 1) for argument in sys.argv[1:])
+assert arguments["--device"] == "cuda"
+if "--benchmark_list_tests" in arguments: print("\n".join(name + "/manual_time" for name in names)); sys.exit()
+print('{\n  "context": {\n    "caches": [\n      {\n        "x": 1\n      }\n    ]\n  },\n  "benchmarks": [')
+for name in names:
+    if not re.search(arguments["--benchmark_filter"], name + "/manual_time"): continue
+    error = ',\n      "error_occurred": true,\n      "error_message": "no CUDA kernel of this operator"' if name.startswith("packed") else ""
+    print('    {\n      "name": "%s/manual_time",\n      "real_time": 12.5,\n      "GB/s": 1.5e3,\n      "bound": 8.0e-01%s\n    },' % (name, error), flush=True)
+    if name.startswith("pool/forward") and arguments["--dtype"] == "float32": sys.exit("out of something")
+print("  ]\n}")
+"""
+SANITIZER = r"""
+import re, sys
+check, names = sys.argv[2], re.search(r"--gtest_filter=(.*)", open(sys.argv[-1].split("=")[1]).read())[1].split(":")
+for name in names: print(f"[       OK ] {name} (1 ms)")
+if check == "racecheck": print("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
+elif check == "initcheck": print("========= Uninitialized __global__ memory read of size 4 bytes\n========= ERROR SUMMARY: 3 errors"); sys.exit(99)
+else: print("========= ERROR SUMMARY: 0 errors")
+"""
+BLT_TRAIN = r"""
+import json, pathlib, re, sys
+if "--help-config" in sys.argv: print("  train.compute   [x] X.\n  train.device    [cpu | cuda] Where."); sys.exit()
+config = open(sys.argv[1]).read()
+folder = pathlib.Path(re.search("output: (.*)", config)[1]); folder.mkdir(parents=True)
+off = {"train.compute=float32": 0, "train.compute=bfloat16": 0.5}[sys.argv[2]]
+assert sys.argv[3] in ("train.device=cpu", "train.device=cuda"), sys.argv
+with open(folder / "metrics.jsonl", "w") as out:
+    for step in range(int(re.search("steps: (.*)", config)[1])): out.write(json.dumps({"step": step + 1, "loss": 5 - step * 0.1 + off, "bytes_per_s": 10}) + "\n")
+"""
+TRAIN_STEP = r"""
+import sys
+if "--help" in sys.argv: print("--shape small or tiny --device X"); sys.exit()
+print('{"bytes_per_s": 7}')
+"""
+PEER = r"""
+import sys
+if "1b" in sys.argv: sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
+print('{"bytes_per_s_median": 5, "transformers": "5.17.0"}')
+"""
+
+
+class World:
+    """A repository with the script alone, a machine with a pretended GPU, and what the programs did."""
+
+    def __init__(self, folder):
+        self.root, self.notes = folder / "repository", folder / "notes"
+        (self.root / "tools").mkdir(parents=True)
+        (self.root / "src").mkdir()
+        (self.root / "src/a.cpp").write_text("int a;\n")
+        for name in ("CMakeLists.txt", "CMakePresets.json"):
+            (self.root / name).write_text("")
+        shutil.copy(repository / "tools/gpu_check", self.root / "tools")
+        self.machine = folder / "machine"
+        self.script("machine/nvidia-smi", "print('Pretended H100, 580.1, 81559 MiB, 9.0')")
+        self.script("machine/compute-sanitizer", SANITIZER)
+        self.script("binaries/bin/ops_test", OPS_TEST)
+        self.script("binaries/bin/blt_train", BLT_TRAIN)
+        self.script("binaries/bench/ops", BENCH_OPS)
+        self.script("binaries/bench/train_step", TRAIN_STEP)
+        (folder / "peer").mkdir()
+        (folder / "peer/bench_hf.py").write_text(PEER)
+        for name in ("torch", "transformers"):
+            (folder / f"site/{name}-1.0.dist-info").mkdir(parents=True)
+            (folder / f"site/{name}-1.0.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "text").write_text("some text")
+        self.folder, self.output = folder, folder / "output"
+
+    def script(self, name, text):
+        path = (self.root.parent / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!{sys.executable}\n{text}")
+        path.chmod(0o755)
+
+    def start(self, *arguments, device=True):
+        environment = {**os.environ, "NOTES": str(self.notes), "PYTHONPATH": str(self.folder / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.pop("OUT", None)
+        if device:
+            environment["PATH"] = f"{self.machine}:{environment['PATH']}"
+        command = [sys.executable, self.root / "tools/gpu_check", "--binaries", self.folder / "binaries", "--output", self.output, "--jobs", "1",
+                   "--commit", "abc", "--peer", self.folder / "peer", "--data", self.folder / "text", *arguments]
+        return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    def run(self, *arguments, expected, device=True):
+        process = self.start(*arguments, device=device)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == expected, f"exit status {process.returncode}, not {expected}, of {arguments}:\n{said}"
+        return said
+
+    def cases(self):
+        return {(case["stage"], case["name"]): case for case in json.loads((self.output / "results.json").read_text())["cases"]}
+
+    def ran(self):
+        return self.notes.read_text().split() if self.notes.exists() else []
+
+
+def status(cases, stage, name):
+    return cases[stage, name]["status"]
+
+
+def test_failures_crashes_and_hangs(world):
+    said = world.run("--stage", "test", "--case-seconds", "10", expected=1)
+    cases = world.cases()
+    got = {name.removeprefix("ops_test "): case["status"] for (_, name), case in cases.items()}
+    assert got == {"Pool/OpTest.CudaEqualsReference/T2_C3": "passed", "Pool/OpTest.CudaEqualsReference/T90_C3": "passed",
+                   "Pool/OpTest.EmulatedCudaEqualsReference/T2": "passed", "Plain.Passes": "passed", "Plain.Fails": "failed", "Plain.IsSkipped": "skipped",
+                   "Plain.Crashes": "failed", "Plain.Passes2": "passed", "Plain.Hangs": "stopped", "Plain.Passes3": "passed",
+                   **{f"Plain.Slow{i}": "passed" for i in (1, 2, 3, 4)}}, got
+    assert "Expected 1, got 2" in cases["test", "ops_test Plain.Fails"]["said"]
+    assert "about to crash" in cases["test", "ops_test Plain.Crashes"]["said"] and "exit status -6" in cases["test", "ops_test Plain.Crashes"]["said"]
+    assert cases["test", "ops_test Plain.IsSkipped"]["why"] == "no CUDA device"
+    assert list(cases)[0][1].endswith("CudaEqualsReference/T2_C3")  # those on the device come first
+    assert len(world.ran()) == len(set(world.ran())) == 14
+    assert "10 passed, 3 failed, 1 skipped" in said and "10 passed, 3 failed, 1 skipped" in (world.output / "summary.txt").read_text()
+    assert "STOPPED test: ops_test Plain.Hangs" in said and "about to crash" in (world.output / "log").read_text()
+    about = json.loads((world.output / "results.json").read_text())["about"]
+    assert about["commit"] == "abc" and about["device"]["name"] == "Pretended H100" and about["packages"]["torch"] == "1.0" and about["sources"], about
+    assert not list(world.output.glob("*.new")) and not list(world.output.glob("gtest_flags*"))
+
+    # Nothing is left to do; the failures stay what they were, until they are asked for again.
+    world.run("--stage", "test", expected=1)
+    assert len(world.ran()) == 14
+    world.run("--stage", "test", "--again", "--only", "Plain.Passes", expected=0)
+    assert len(world.ran()) == 17
+
+
+def test_a_kill_loses_nothing(world):
+    process = world.start("--stage", "test", "--only", "Slow|Plain.Passes$")
+    while sum(case["status"] == "passed" for case in world.cases().values()) < 2 if (world.output / "results.json").exists() else True:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(1)  # its child may still be writing notes
+    done = {name.split()[1] for _, name in world.cases()}
+    assert 2 <= len(done) < 5, done
+    world.run("--stage", "test", "--only", "Slow|Plain.Passes$", expected=0)
+    assert len(world.cases()) == 5
+    for name in done:  # not done again; the one under way may have been
+        assert world.ran().count(name) == 1, (name, world.ran())
+
+    # A signal that can be caught ends what is under way, and the summary comes.
+    process = world.start("--stage", "test", "--again", "--only", "Hangs")
+    while "Plain.Hangs" not in world.ran():
+        time.sleep(0.02)
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM and "NOT COMPLETE" in said, said
+
+
+def test_time_runs_out_and_the_next_call_goes_on(world):
+    only = "Slow|Plain.Passes$"
+    os.environ["SLOW_SECONDS"] = "2.5"  # on a busy machine, too, something is done in the 7 seconds, and not all
+    said = world.run("--stage", "test", "--only", only, "--minutes", 7 / 60, expected=3)
+    del os.environ["SLOW_SECONDS"]
+    first = len(world.cases())
+    assert 1 <= first < 5 and re.search(rf"NOT COMPLETE: {5 - first} cases left", said), said
+    # A call elsewhere, from the file that came back.
+    (world.folder / "back.json").write_text((world.output / "results.json").read_text())
+    shutil.rmtree(world.output)
+    shutil.rmtree(world.root / "build")
+    world.run("--stage", "test", "--only", only, "--from", world.folder / "back.json", expected=0)
+    assert len(world.cases()) == 5
+    # Where the output's folder is emptied between calls, the copy in build/gpu_check is found.
+    ran = len(world.ran())
+    shutil.rmtree(world.output)
+    world.run("--stage", "test", "--only", only, expected=0)
+    assert len(world.ran()) == ran and len(world.cases()) == 5
+
+
+def test_other_sources_and_damaged_files(world):
+    world.run("--stage", "test", "--only", "Plain.Passes$", expected=0)
+    (world.root / "src/a.cpp").write_text("int b;\n")
+    said = world.run("--stage", "test", "--only", "Plain.Passes2", expected=0)
+    assert "not used" in said and set(world.cases()) == {("test", "ops_test Plain.Passes2")}
+    assert len(list(world.output.glob("results.*H100*.json"))) == 1
+    (world.output / "results.json").write_text("{")
+    assert "is not a results.json" in world.run("--stage", "test", expected=1)
+
+
+def test_the_other_stages(world):
+    stages = [part for stage in ("build", "sanitize", "bench", "train", "peer") for part in ("--stage", stage)]
+    said = world.run(*stages, "--steps", "40", expected=1)
+    cases = world.cases()
+    assert status(cases, "build", "*") == "skipped"
+    assert status(cases, "sanitize", "memcheck Pool, smallest cases") == status(cases, "sanitize", "racecheck Pool, smallest cases") == "passed"
+    bad = cases["sanitize", "initcheck Pool, smallest cases"]
+    assert bad["status"] == "failed" and bad["summary"] == "3 errors" and "Uninitialized" in bad["said"] and bad["tests"] == 2, bad
+    assert cases["bench", "ops bfloat16 pool/backward/T4 (x)"]["GB/s"] == 1500
+    packed = cases["bench", "ops bfloat16 packed/forward/N4"]
+    assert packed["status"] == "skipped" and packed["why"] == "no CUDA kernel of this operator", packed
+    assert status(cases, "bench", "ops float32 pool/forward/T4 (x)") == "passed" and status(cases, "bench", "ops float32 pool/backward/T4 (x)") == "failed"
+    assert status(cases, "bench", "train_step --shape small --rows 4 --bytes 1024") == "passed"
+    assert cases["train", "cuda float32, 40 steps"]["losses"][:2] == [5, 4.9]
+    assert status(cases, "train", "losses of cuda float32 beside cpu float32") == "passed"
+    assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32") == "failed"
+    assert cases["peer", "port train small float32 4 1024"]["result"]["transformers"] == "5.17.0"
+    assert status(cases, "peer", "libblt train small float32 4 1024") == "passed"
+    assert cases["peer", "libblt train 1b bfloat16 1 4096"]["why"] == "bench/train_step does not have this shape or type yet"
+    assert "does not fit" in cases["peer", "port train 1b bfloat16 1 4096"]["why"]
+    assert "1500" in said and "train: cuda float32, 40 steps: 10 bytes/s" in said
+
+
+def test_without_a_device(world):
+    # nvidia-smi may be there on this machine: hide it behind one that knows no device.
+    world.script("machine/nvidia-smi", "raise SystemExit(9)")
+    world.run("--only", "Plain.Passes$|steps", "--steps", "30", expected=0)
+    cases = world.cases()
+    assert {stage for stage, name in cases if name == "*"} == {"build", "sanitize", "bench", "peer"}
+    assert all("no CUDA device" in cases[stage, "*"]["why"] for stage in ("sanitize", "bench", "peer"))
+    assert status(cases, "train", "cpu float32, 30 steps") == "passed"
+    assert cases["train", "cuda float32, 30 steps"]["why"] == "no CUDA device"
+
+
+def test_it_understands_googletest(world):
+    real = world.folder / "real/bin"
+    real.mkdir(parents=True)
+    (real / "ops_test").symlink_to(real_build / "bin/ops_test")
+    world.script("machine/nvidia-smi", "raise SystemExit(9)")
+    world.run("--stage", "test", "--binaries", world.folder / "real", "--only", r"SegmentPool.*(/max_N13_P5_C3|RefusesWhatDoesNotFit)", expected=0)
+    cases = world.cases()
+    assert status(cases, "test", "ops_test SegmentPool/OpTest.EqualsReference/max_N13_P5_C3") == "passed"
+    assert status(cases, "test", "ops_test SegmentPool.RefusesWhatDoesNotFit") == "passed"
+    on_device = cases["test", "ops_test SegmentPool/OpTest.CudaEqualsReference/max_N13_P5_C3"]
+    assert on_device["status"] == "passed" or on_device["why"] == "no CUDA device", on_device
+    assert len(cases) >= 10, cases.keys()
+
+
+for name, test in list(globals().items()):
+    if name.startswith("test_") and (len(sys.argv) < 4 or name in sys.argv[3:]):
+        with tempfile.TemporaryDirectory() as temporary:
+            test(World(pathlib.Path(temporary)))
+        print(f"{name[5:]}: ok", flush=True)
