@@ -147,7 +147,9 @@ TEST(RowAdamW, InBfloat16RoundsWhatFloat32Computes) {
     for (const bool touched_only : {false, true}) {
       Rng rng(67);
       State narrow = Kept{at::kBFloat16, by_row}.of(random_state(rng, 60, 33));
-      State wide{narrow.table.clone(), narrow.exp_avg.to(at::kFloat), narrow.exp_avg_sq.to(at::kFloat)};
+      State wide = narrow.clone();
+      wide.exp_avg = wide.exp_avg.to(at::kFloat);
+      wide.exp_avg_sq = wide.exp_avg_sq.to(at::kFloat);
       const RowGradient rows = random_rows(rng, 60, 33, 20);
       ops::AdamWStep step = kStep;
       step.touched_only = touched_only;
