@@ -15,6 +15,9 @@ struct AdamWStep {
   double weight_decay = 0.0;  // decoupled: the table shrinks by learning_rate * weight_decay
   int64_t step = 1;           // from 1: bias correction
   bool touched_only = false;  // lazy: rows that are not in the gradient stay as they are
+  // [] float32 on the table's device; where it is defined, it counts instead of `step`, so that nobody waits for the device. 0 is as 1: such
+  // a step changes nothing.
+  at::Tensor step_on_device = {};
 };
 
 //   table, exp_avg, exp_avg_sq  [R, C] float32, or (CPU) float64, changed in place

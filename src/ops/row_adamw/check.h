@@ -7,6 +7,6 @@ namespace blt::ops {
 
 void check_row_adamw(const at::Tensor& table, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
                      const at::Tensor& ids, const at::Tensor& values, const at::Tensor& count,
-                     const at::Tensor& scale, int64_t step);
+                     const at::Tensor& scale, const at::Tensor& step);
 
 }  // namespace blt::ops

@@ -45,13 +45,14 @@ void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
 
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
-               double eps, double weight_decay, int64_t step, bool touched_only) {
+               double eps, double weight_decay, const Tensor& step, bool touched_only) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
-  const auto factor = scale.item<double>();
+  const double factor =
+      scale.scalar_type() == at::kDouble ? *scale.const_data_ptr<double>() : *scale.const_data_ptr<float>();
   if (!std::isfinite(factor)) return;
   const Tensor ids_ = ids.contiguous();
   const int32_t* rows = ids_.const_data_ptr<int32_t>();
-  const int64_t touched = count.item<int32_t>();
+  const int64_t touched = *count.const_data_ptr<int32_t>();
   TORCH_CHECK(touched >= 0 && touched <= ids.size(0), "row_adamw_: count ", touched, " of ", ids.size(0),
               " rows");
   for (int64_t i = 0; i < touched; ++i)
@@ -62,7 +63,7 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                            .beta2 = beta2,
                            .eps = eps,
                            .weight_decay = weight_decay,
-                           .step = step,
+                           .step = std::max<int64_t>(1, static_cast<int64_t>(*step.const_data_ptr<float>())),
                            .touched_only = touched_only};
   const auto move = table.scalar_type() == at::kDouble ? run<double> : run<float>;
   move(table, exp_avg, exp_avg_sq, rows, touched, values, factor, settings);

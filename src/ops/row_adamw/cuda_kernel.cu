@@ -16,15 +16,16 @@ struct Tile {
 };
 
 template <int N>
-__device__ void move(const RowAdamW& a, int64_t at, const Floats<N>& grad) {
+__device__ void move(const RowAdamW& a, float step_size, float inverse_root2, int64_t at,
+                     const Floats<N>& grad) {
   Floats<N> table = load_floats<N>(a.table + at), first = load_floats<N>(a.exp_avg + at),
             second = load_floats<N>(a.exp_avg_sq + at);
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     first.values[i] = first.values[i] * a.beta1 + grad.values[i] * a.fresh1;
     second.values[i] = second.values[i] * a.beta2 + grad.values[i] * grad.values[i] * a.fresh2;
-    const float root = sqrtf(second.values[i]) * a.inverse_root2 + a.eps;
-    table.values[i] = table.values[i] * a.keep - a.step_size * (first.values[i] / root);
+    const float root = sqrtf(second.values[i]) * inverse_root2 + a.eps;
+    table.values[i] = table.values[i] * a.keep - step_size * (first.values[i] / root);
   }
   store_floats(a.table + at, table);
   store_floats(a.exp_avg + at, first);
@@ -38,6 +39,7 @@ template <int N>
 __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
   const float scale = *a.scale;
   if (!(fabsf(scale) < INFINITY)) return;
+  const float step_size = *a.step_size, inverse_root2 = *a.inverse_root2;
   Tile& tile = *shared_memory<Tile>();
   const int64_t count = *a.count, packs = a.columns / N;
   const int64_t end = a.touched_only ? count : a.rows;
@@ -65,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
 #pragma unroll
         for (int i = 0; i < N; ++i) grad.values[i] *= scale;
       }
-      move(a, row * a.columns + column, grad);
+      move(a, step_size, inverse_root2, row * a.columns + column, grad);
     }
     __syncthreads();
   }
