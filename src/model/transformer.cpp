@@ -13,6 +13,7 @@
 #include "blt/ops/rope.h"
 #include "blt/ops/window_attention.h"
 #include "model/dropout.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -89,6 +90,7 @@ SelfAttentionImpl::SelfAttentionImpl(const TransformerConfig& config, int64_t di
 
 at::Tensor SelfAttentionImpl::forward(const RmsNorm& norm, const at::Tensor& x,
                                       const AttentionContext& context) {
+  const TraceRange range(trace_name);
   const int64_t rows = x.size(0);
   const auto heads = [&](const at::Tensor& y) { return y.view({rows, -1, head_dim_}); };
   auto [q, k, v] = norm_linears(norm, x, q_proj, k_proj, v_proj);
@@ -110,6 +112,7 @@ FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, i
 }
 
 at::Tensor FeedForwardImpl::forward(const RmsNorm& norm, const at::Tensor& x) {
+  const TraceRange range(trace_name);
   const auto [gate, up] = norm_linears(norm, x, gate_proj, up_proj);
   return down_proj->forward_gated(gate, up);
 }

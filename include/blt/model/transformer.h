@@ -15,6 +15,7 @@
 #include "blt/batch.h"
 #include "blt/model/linear.h"
 #include "blt/model/parameters.h"
+#include "blt/model/traced.h"
 
 namespace blt {
 
@@ -101,7 +102,7 @@ struct AttentionContext {
   AttentionStore* store = nullptr;  // null: rows see the rows of their document in this step alone
 };
 
-class SelfAttentionImpl : public torch::nn::Module {
+class SelfAttentionImpl : public torch::nn::Module, public Traced {
  public:
   SelfAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
@@ -115,7 +116,7 @@ class SelfAttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(SelfAttention);
 
-class FeedForwardImpl : public torch::nn::Module {
+class FeedForwardImpl : public torch::nn::Module, public Traced {
  public:
   FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
@@ -128,7 +129,7 @@ TORCH_MODULE(FeedForward);
 
 // h = x + attention(norm(x)); returns h + feed_forward(norm(h)). Without a feed-forward: h (the simplified
 // encoder).
-class TransformerLayerImpl : public torch::nn::Module {
+class TransformerLayerImpl : public torch::nn::Module, public Traced {
  public:
   TransformerLayerImpl(const TransformerConfig& config, int64_t dim, int64_t layer, bool feed_forward = true);
 
