@@ -76,6 +76,7 @@ void seed_step(int64_t seed, int64_t step, int64_t rank, at::Device device) {
 std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts,
                                   std::shared_ptr<Group> group) {
   freeze_groups(*parts.model.module, config.optimizer.groups);
+  recompute_layers(*parts.model.module, config.recompute);
   return make_parallel(parts.parallel, std::move(group), *parts.model.module);
 }
 

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
@@ -138,11 +140,20 @@ class TransformerLayerImpl : public torch::nn::Module, public Traced {
   RmsNorm input_layernorm{nullptr}, post_attention_layernorm{nullptr};
   SelfAttention self_attn{nullptr};
   FeedForward mlp{nullptr};
+  // Whether the forward keeps x alone for the backward, which then computes the layer once more: the same numbers, bit for bit, for less memory and
+  // another forward's time. The context must not change until then.
+  bool recompute = false;
 
  private:
+  at::Tensor compute(const at::Tensor& x, const AttentionContext& context);
+
   double dropout_;
 };
 TORCH_MODULE(TransformerLayer);
+
+// Sets `recompute` for the layers below `model` whose names (latent_transformer.layers.3) match one of the patterns; * is any text, ? any
+// character. Throws blt::Error when a pattern matches none.
+void recompute_layers(torch::nn::Module& model, const std::vector<std::string>& patterns);
 
 // Is told when a layer of a stack needs its parameters: who keeps them elsewhere between uses (train/zero3.h).
 class LayerWatch {

@@ -91,6 +91,7 @@ struct TrainConfig {
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
   SpikeConfig spike = {};
   int64_t skip_limit = 10;
+  std::vector<std::string> recompute = {};
   OptimizerConfig optimizer = {};
   ScheduleConfig schedule = {};
   std::optional<EmaConfig> ema = {};
@@ -125,6 +126,12 @@ struct TrainConfig {
         "Steps in a row that may be skipped (on_nonfinite, spike) before the run ends with an error; 0: any "
         "number.",
         at_least(0));
+    field(
+        "recompute", self.recompute,
+        "Names of layers, such as latent_transformer.layers.*, whose activations are not kept but computed "
+        "again "
+        "in the backward pass: less memory, for the time of another forward; * is any text, ? any character. "
+        "The numbers stay the same.");
     field("optimizer", self.optimizer, "What moves the parameters.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("ema", self.ema,
