@@ -5,7 +5,7 @@
 #include "blt/base/tool.h"
 #include "blt/data/documents.h"
 #include "blt/eval/evaluate.h"
-#include "tools/device.h"
+#include "blt/model/device.h"
 #include "tools/eval_options.h"
 #include "tools/eval_output.h"
 #include "tools/ready_model.h"
@@ -27,7 +27,7 @@ EvaluatedModel evaluated(const ReadyModel& ready, at::Device device) {
 }
 
 void run(const EvalOptions& options) {
-  const at::Device device = checked_device(options.device);
+  const at::Device device = find_device(options.device, "--device " + options.device);
   SourceConfig source;
   source.paths = options.data;
   source.format = options.format;

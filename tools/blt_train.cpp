@@ -26,6 +26,8 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::filesystem::path> init;
   std::optional<std::string> resume;
   bool check = false;
+  std::optional<int64_t> profile;
+  bool nvtx = false;
   std::optional<int64_t> nproc;
   bool dry_run = false;
   std::optional<int64_t> world;
@@ -44,6 +46,13 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
           "start; "
           "what it says about train and data.validation may change.");
     field("check", self.check, "Build everything, train one step of each model, and write nothing.");
+    field("profile", self.profile,
+          "Record so many steps of each model's training, after a few that warm up: a table of where their "
+          "time goes, and a trace for ui.perfetto.dev in the output folder, one of each rank. Then the run "
+          "goes on.",
+          blt::at_least(1));
+    field("nvtx", self.nvtx,
+          "Of --profile: steps, modules and operators become NVTX ranges, for Nsight, instead.");
     field("nproc", self.nproc,
           "Train with so many processes (ranks) on this machine. Without it, the environment that torchrun, "
           "srun and mpirun set is understood.",
@@ -66,8 +75,11 @@ struct Options : blt::ConfigOptions<blt::RunConfig> {
     ConfigOptions::validate(errors);
     if (!dry_run && (world || memory_gib || tflops || bandwidth_gbps))
       errors.add("", "--world, --memory-gib, --tflops and --bandwidth-gbps are for --dry-run");
-    if (dry_run && (init || resume || check || nproc))
-      errors.add("dry_run", "goes with the config alone: without --init, --resume, --check and --nproc");
+    if (dry_run && (init || resume || check || profile || nproc))
+      errors.add("dry_run",
+                 "goes with the config alone: without --init, --resume, --check, --profile and --nproc");
+    if (check && profile) errors.add("check", "takes one step and writes nothing: leave out --profile");
+    if (nvtx && !profile) errors.add("nvtx", "is about the steps of --profile: say how many");
   }
   static std::string config_comment(const blt::RunConfig& config) { return blt::cost_table(config); }
 };
@@ -113,8 +125,13 @@ int main(int argc, char** argv) {
     blt::catch_stop_signals(speaks ? kStopping : "");
     try {
       if (place && place->is_of_group()) group = blt::join(*place, timeouts(config.parallel));
-      const auto outcome = blt::run(
-          config, {.init = options.init, .resume = options.resume, .check = options.check, .group = group});
+      const auto outcome =
+          blt::run(config, {.init = options.init,
+                            .resume = options.resume,
+                            .check = options.check,
+                            .profile = {.steps = options.profile.value_or(0), .nvtx = options.nvtx},
+                            .local_rank = place ? place->local_rank : 0,
+                            .group = group});
       if (outcome == blt::Trainer::Outcome::kFinished) return static_cast<int>(blt::kDone);
     } catch (const blt::FailureTold&) {
       return static_cast<int>(blt::kFailed);

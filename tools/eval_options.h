@@ -10,7 +10,7 @@
 
 #include "blt/base/tool.h"
 #include "blt/data/data_config.h"
-#include "tools/device.h"
+#include "blt/model/device.h"
 
 namespace blt {
 
@@ -21,7 +21,7 @@ struct EvalOptions {
   std::string text_field = "text";
   int64_t sequence_bytes = DataConfig().sequence_bytes;
   std::optional<int64_t> stride;
-  DeviceChoice device = DeviceChoice::kCpu;
+  std::string device = "cpu";
   std::optional<std::filesystem::path> save_logits;
   std::optional<std::filesystem::path> per_byte;
   bool json = false;
@@ -45,7 +45,7 @@ struct EvalOptions {
           "byte is "
           "scored once. Default: --sequence-bytes, no overlap.",
           at_least(1));
-    field("device", self.device, "Where to compute.");
+    field("device", self.device, "Where to compute: cpu, cuda, or one of several such as cuda:1.");
     field("save_logits", self.save_logits,
           "Write logits [T, 260] and entropies [T] to this file, as safetensors: row i is about what follows "
           "id "
@@ -57,6 +57,7 @@ struct EvalOptions {
     field("json", self.json, "Print the results as one line of JSON.");
   }
   void validate(Errors& errors) const {
+    if (!is_device_name(device)) errors.add("device", kDeviceNames);
     if (stride && *stride > sequence_bytes)
       errors.add("stride", std::to_string(*stride) + " bytes are more than the " +
                                std::to_string(sequence_bytes) + " of --sequence-bytes");

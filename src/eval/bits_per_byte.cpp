@@ -19,11 +19,14 @@ double bits_per_byte(double nll_sum, int64_t num_bytes) {
 ByteNll byte_nll(const Forward& forward, Stage<Batch>& batches) {
   const at::NoGradGuard no_grad;
   ByteNll result;
+  at::Tensor sum;  // [] stays on the device until there are no more
   while (const std::optional<Batch> batch = batches.next()) {
     const at::Tensor nll = ops::cross_entropy(forward(*batch), batch->targets).nll;
-    result.nll_sum += (nll * (batch->targets >= kByteOffset)).sum(at::kDouble).item<double>();
+    const at::Tensor own = (nll * (batch->targets >= kByteOffset)).sum(at::kDouble);
+    sum = sum.defined() ? sum + own : own;
     result.num_bytes += batch->num_byte_targets;
   }
+  if (sum.defined()) result.nll_sum = sum.item<double>();
   return result;
 }
 

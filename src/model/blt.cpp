@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "blt/ops/rms_norm_linears.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -37,6 +38,7 @@ at::Tensor BltImpl::forward(const Batch& batch) {
 }
 
 at::Tensor BltImpl::logits(const at::Tensor& h) const {
+  const TraceRange range("logits");
   const RmsNorm& norm = local_decoder->norm;
   if (!lm_head.is_empty()) return norm_linears(norm, h, lm_head)[0];
   if (tied_output_) return ops::packed_linear(norm->forward(h), *tied_output_);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "blt/ops/segment_attention.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -24,6 +25,7 @@ at::Tensor CrossAttentionImpl::forward(const at::Tensor& x, const at::Tensor& kv
 }
 
 CrossAttentionImpl::Memory CrossAttentionImpl::memory(const at::Tensor& kv) {
+  const TraceRange range(trace_name);
   const auto heads = [&](const at::Tensor& y) { return y.view({y.size(0), -1, head_dim_}); };
   const auto [k, v] = norm_linears(k_norm, kv, k_proj, v_proj);
   return {heads(k), heads(v)};
@@ -31,6 +33,7 @@ CrossAttentionImpl::Memory CrossAttentionImpl::memory(const at::Tensor& kv) {
 
 at::Tensor CrossAttentionImpl::attend(const at::Tensor& x, const Memory& memory, const Segments& x_segments,
                                       const Segments& memory_segments) {
+  const TraceRange range(trace_name);
   const at::Tensor q = norm_linears(q_norm, x, q_proj)[0].view({x.size(0), -1, head_dim_});
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
   const at::Tensor seen = ops::segment_attention(q, memory.k, memory.v, x_segments, memory_segments, scale);

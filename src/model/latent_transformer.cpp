@@ -1,5 +1,7 @@
 #include "blt/model/latent_transformer.h"
 
+#include "model/trace_range.h"
+
 namespace blt {
 
 LatentTransformerImpl::LatentTransformerImpl(const LatentTransformerConfig& config, int64_t in) {
@@ -9,6 +11,7 @@ LatentTransformerImpl::LatentTransformerImpl(const LatentTransformerConfig& conf
 }
 
 at::Tensor LatentTransformerImpl::forward(const at::Tensor& patches, const Segments& documents) {
+  const TraceRange range(trace_name);
   return forward_in(patches, layers->context(documents, patches));
 }
 

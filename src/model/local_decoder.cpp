@@ -3,6 +3,7 @@
 #include <ATen/ops/index_select.h>
 
 #include "model/dropout.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -23,6 +24,7 @@ LocalDecoderImpl::LocalDecoderImpl(const LocalDecoderConfig& config, int64_t dim
 }
 
 at::Tensor LocalDecoderImpl::forward(at::Tensor bytes, const at::Tensor& latents, const Batch& batch) {
+  const TraceRange range(trace_name);
   const AttentionContext context = layers->context(batch.documents, bytes);
   return decode(std::move(bytes), memory(latents), batch.readers, context);
 }

@@ -1,6 +1,7 @@
 #include "blt/model/local_encoder.h"
 
 #include "model/dropout.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -16,6 +17,7 @@ LocalEncoderImpl::LocalEncoderImpl(const LocalEncoderConfig& config, const Ngram
 }
 
 LocalEncoderImpl::Output LocalEncoderImpl::forward(const Batch& batch) {
+  const TraceRange range(trace_name);
   const at::Tensor h = embedding(batch.bytes, batch.documents);  // [T, C]
   const std::vector<at::Tensor> states = this->states(h, layers->context(batch.documents, h));
   return {states.back(), patches(states, batch.patches)};

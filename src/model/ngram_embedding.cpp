@@ -6,6 +6,7 @@
 
 #include "blt/model/parameters.h"
 #include "model/dropout.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -28,6 +29,7 @@ NgramEmbeddingImpl::NgramEmbeddingImpl(const NgramConfig& config, int64_t dim)
 }
 
 at::Tensor NgramEmbeddingImpl::forward(const at::Tensor& bytes, const Segments& documents) {
+  const TraceRange range(trace_name);
   NgramDropout dropout;
   if (is_training() && dropout_ > 0 && ngram_table.defined()) dropout = {dropout_, random_seed()};
   if (fetch_rows) {

@@ -3,6 +3,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
+#include <fmt/format.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 #include <bit>
@@ -10,9 +12,12 @@
 #include <mutex>
 #include <string>
 
+#include "blt/base/error.h"
 #include "blt/ops/rope.h"
 #include "blt/ops/window_attention.h"
+#include "model/computed_again.h"
 #include "model/dropout.h"
+#include "model/trace_range.h"
 
 namespace blt {
 
@@ -89,6 +94,7 @@ SelfAttentionImpl::SelfAttentionImpl(const TransformerConfig& config, int64_t di
 
 at::Tensor SelfAttentionImpl::forward(const RmsNorm& norm, const at::Tensor& x,
                                       const AttentionContext& context) {
+  const TraceRange range(trace_name);
   const int64_t rows = x.size(0);
   const auto heads = [&](const at::Tensor& y) { return y.view({rows, -1, head_dim_}); };
   auto [q, k, v] = norm_linears(norm, x, q_proj, k_proj, v_proj);
@@ -110,6 +116,7 @@ FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, i
 }
 
 at::Tensor FeedForwardImpl::forward(const RmsNorm& norm, const at::Tensor& x) {
+  const TraceRange range(trace_name);
   const auto [gate, up] = norm_linears(norm, x, gate_proj, up_proj);
   return down_proj->forward_gated(gate, up);
 }
@@ -125,9 +132,33 @@ TransformerLayerImpl::TransformerLayerImpl(const TransformerConfig& config, int6
 }
 
 at::Tensor TransformerLayerImpl::forward(const at::Tensor& x, const AttentionContext& context) {
+  const TraceRange range(trace_name);
+  if (!recompute || !at::GradMode::is_enabled()) return compute(x, context);
+  return computed_again(*this, x,
+                        [this, context](const at::Tensor& again) { return compute(again, context); });
+}
+
+at::Tensor TransformerLayerImpl::compute(const at::Tensor& x, const AttentionContext& context) {
   const at::Tensor h = module_dropout(self_attn(input_layernorm, x, context), dropout_, is_training(), x);
   if (mlp.is_empty()) return h;
   return module_dropout(mlp(post_attention_layernorm, h), dropout_, is_training(), h);
+}
+
+void recompute_layers(torch::nn::Module& model, const std::vector<std::string>& patterns) {
+  std::vector<bool> used(patterns.size(), false);
+  std::string layers;  // some of their names
+  for (const auto& item : model.named_modules()) {
+    auto* layer = item.value()->as<TransformerLayerImpl>();
+    if (layer == nullptr) continue;
+    layer->recompute = false;
+    layers = item.key();
+    for (size_t i = 0; i < patterns.size(); ++i)
+      if (fnmatch(patterns[i].c_str(), item.key().c_str(), 0) == 0) layer->recompute = used[i] = true;
+  }
+  for (size_t i = 0; i < patterns.size(); ++i)
+    if (!used[i])
+      throw Error(fmt::format("recompute: the pattern {} matches no layer; they have names such as {}",
+                              patterns[i], layers));
 }
 
 LayersImpl::LayersImpl(const TransformerConfig& config, int64_t dim, int64_t window, bool feed_forward)

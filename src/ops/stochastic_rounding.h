@@ -15,6 +15,9 @@
 
 namespace blt::ops {
 
+// The stream of a step.
+BLT_RANDOM_FUNCTION uint64_t noise_of_step(uint64_t seed, uint64_t step) { return split_mix(seed, step); }
+
 struct RowNoise {
   uint32_t start, twist;
 };

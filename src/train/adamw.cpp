@@ -2,7 +2,6 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
 
-#include <algorithm>
 #include <map>
 #include <optional>
 #include <utility>
@@ -55,17 +54,16 @@ class AdamW : public UpdateRule {
  private:
   void move_rows(const Update& update, const ClipResult& clip) const {
     at::Tensor table = update.target, exp_avg = update.state[0], exp_avg_sq = update.state[1];
-    const auto step = static_cast<int64_t>(update.step.item<float>());
     ops::row_adamw_(table, exp_avg, exp_avg_sq, *update.rows, clip.scale.to(table.scalar_type()),
                     {.learning_rate = update.learning_rate,
                      .beta1 = config_.beta1,
                      .beta2 = config_.beta2,
                      .eps = config_.eps,
                      .weight_decay = update.weight_decay,
-                     .step = std::max<int64_t>(step, 1),  // 0: the first step of all is masked
                      .touched_only = config_.table_update == TableUpdate::kLazy,
                      .seed = seed_,
-                     .first_row = update.first_row});
+                     .first_row = update.first_row,
+                     .step_on_device = update.step});
   }
 
   OptimizerConfig config_;

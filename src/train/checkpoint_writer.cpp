@@ -51,6 +51,7 @@ WrittenRanges write_own(const CheckpointJob& job, const fs::path& folder) {
   std::map<std::string, std::map<std::string, std::string>> metadata = {{kModelFile, model_metadata()},
                                                                         {kOptimizerFile, {}}};
   if (job.has_ema) metadata.emplace(kEmaModelFile, model_metadata());
+  job.copied.wait();
   const auto files = lay_out_files(job.descriptions, metadata);
   return write_shares(folder, files, job.shares, job.rank, /*with_headers=*/job.rank == 0);
 }

@@ -14,6 +14,7 @@
 
 #include "blt/base/files.h"
 #include "train/checkpoint.h"
+#include "train/device_mark.h"
 #include "train/tensor_share.h"
 
 namespace blt {
@@ -26,6 +27,7 @@ struct CheckpointJob {
   int64_t rank = 0, ranks = 1;
   double timeout_s = 0;  // until the other ranks have written, after this one has
   TensorShares shares = {};
+  DeviceMark copied{c10::Device(c10::kCPU)};   // behind which a device has filled them
   std::vector<std::string> descriptions = {};  // of all ranks' shares
   bool has_ema = false;                        // among the shares
   // Of the first rank alone.

@@ -17,6 +17,7 @@
 #include "blt/model/linear.h"
 #include "blt/model/ngram_embedding.h"
 #include "blt/model/report.h"
+#include "blt/model/transformer.h"
 #include "blt/train/loss.h"
 #include "blt/train/optimizer.h"
 #include "train/run_cost.h"
@@ -137,6 +138,7 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
   const Sharding sharding = parallel.sharding;
   const bool narrow = stage.train->compute == Compute::kBfloat16;
   freeze_groups(*stage.module, stage.train->optimizer.groups);
+  recompute_layers(*stage.module, stage.train->recompute);
   Optimizer optimizer(stage.train->optimizer);  // its masters are of no size either
   if (narrow) optimizer.narrow(*stage.module);
   stage.module->train();

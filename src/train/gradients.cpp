@@ -1,6 +1,7 @@
 #include "blt/train/gradients.h"
 
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
@@ -27,6 +28,11 @@ std::set<std::string> table_names(const torch::nn::Module& module) {
 
 // The module right below the model that a parameter is in: local_encoder.
 std::string module_of(const std::string& parameter) { return parameter.substr(0, parameter.find('.')); }
+
+// A tensor of the host's on another device, without waiting for it.
+at::Tensor sent(const at::Tensor& tensor, at::Device device) {
+  return device.is_cuda() ? tensor.pin_memory().to(device, /*non_blocking=*/true) : tensor.to(device);
+}
 
 // The norm of each dense gradient, then of each table's rows, in one pass.
 std::vector<at::Tensor> tensor_norms(const Gradients& gradients) {
@@ -97,8 +103,9 @@ at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string
   const auto count = static_cast<int64_t>(modules.size());
   if (norms.empty()) return at::zeros({count}, at::kDouble);
   const at::Tensor squares = at::stack(norms).to(at::kDouble).square();
-  return at::zeros({count}, squares.options())
-      .index_add_(0, at::tensor(places).to(squares.device()), squares);
+  const at::Tensor own = sent(at::tensor(places), squares.device());  // [gradients]: its module
+  const at::Tensor elsewhere = at::arange(count, own.options()).unsqueeze(1) != own;
+  return squares.expand({count, -1}).masked_fill(elsewhere, 0).sum(1);
 }
 
 ClipResult clip(const at::Tensor& norm, double max_norm, const at::Tensor& loss) {

@@ -1,6 +1,8 @@
 #include "blt/train/optimizer.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
@@ -65,7 +67,9 @@ void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touc
   if (!touched_only) {
     table.copy_(master);
   } else if (gradient.ids.defined()) {
-    const at::Tensor ids = gradient.ids.narrow(0, 0, gradient.count.item<int32_t>()).to(at::kLong);
+    // Only the device knows how many there are: where there is none, row 0 is rounded once more.
+    const at::Tensor is_there = at::arange(gradient.ids.size(0), gradient.ids.options()) < gradient.count;
+    const at::Tensor ids = (gradient.ids * is_there).to(at::kLong);
     table.index_copy_(0, ids, master.index_select(0, ids).to(table.scalar_type()));
   }
 }

@@ -210,6 +210,14 @@ void Progress::log_skip(int64_t step, const std::string& reason, const std::vect
   write_metrics(nlohmann::ordered_json{{"step", step}, {"skipped", reason}, {"documents", texts}}.dump());
 }
 
+void Progress::show_profile(const StepProfile& profile, const fs::path& trace) {
+  if (is_silent_) return;
+  finish_line();
+  fmt::print(stderr, "{}", to_table(profile));
+  if (!trace.empty()) fmt::print(stderr, "trace: {} (ui.perfetto.dev shows it)\n", trace.string());
+  std::fflush(stderr);
+}
+
 void Progress::log_save(int64_t step, const SaveTimes& times) {
   if (!metrics_) return;
   write_metrics(nlohmann::ordered_json{{"step", step},

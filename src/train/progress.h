@@ -14,6 +14,7 @@
 #include "blt/base/files.h"
 #include "blt/io/event_file.h"
 #include "blt/train/trainer.h"
+#include "train/step_profiler.h"
 
 namespace blt {
 
@@ -36,6 +37,8 @@ class Progress {
   void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
   // A step that changed nothing. reason: "nonfinite" or "spike"; texts: what it read.
   void log_skip(int64_t step, const std::string& reason, const std::vector<std::string>& texts);
+  void show_profile(const StepProfile& profile,
+                    const std::filesystem::path& trace);  // trace: empty: there is none
   void log_save(int64_t step, const SaveTimes& times);
   void finish_line();  // before anybody else writes to the terminal
 

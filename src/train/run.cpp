@@ -17,6 +17,7 @@
 #include "blt/data/loader.h"
 #include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
+#include "blt/model/device.h"
 #include "blt/model/report.h"
 #include "blt/train/rendezvous.h"
 #include "train/run_cost.h"
@@ -57,11 +58,26 @@ int64_t training_seed(int64_t seed, std::string_view model) {
                               1);
 }
 
-TrainerParts shared_parts(const RunSettings& settings, const std::shared_ptr<Group>& group) {
+// Where a run trains: of several ranks, on the host, from whose memory they exchange tensors.
+at::Device training_device(const RunConfig& config, const RunOptions& options, const Group& group) {
+  const at::Device device =
+      find_device(config.device, fmt::format("device: {}", config.device), options.local_rank);
+  if (!device.is_cpu() && group.size() > 1)
+    throw Error(
+        fmt::format("device: {}: {} ranks exchange tensors by Gloo, from the host's memory: train with one "
+                    "process, or on "
+                    "the cpu",
+                    config.device, group.size()));
+  return device;
+}
+
+TrainerParts shared_parts(const RunSettings& settings, const RunOptions& options,
+                          const std::shared_ptr<Group>& group) {
   TrainerParts parts;
   parts.hand_over = hand_over;
   parts.group = group;
   parts.parallel = settings.parallel;
+  parts.profile = options.profile;
   parts.name_text = [data = settings.data](const TextPlace& place) { return name_of(place, data); };
   return parts;
 }
@@ -75,19 +91,24 @@ std::unique_ptr<Trainer> make_trainer(const TrainConfig& config, TrainerParts pa
 }
 
 std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, const EntropyModel& model,
-                                               const std::optional<fs::path>& checkpoint,
+                                               at::Device device, const std::optional<fs::path>& checkpoint,
+                                               const RunOptions& options,
                                                const std::shared_ptr<Group>& group) {
   const DataConfig& data = settings.data;
   const CostContext context{.sequence_bytes = static_cast<double>(data.sequence_bytes)};
   log_info(fmt::format("entropy model: {}", model_summary(*model, context)));
-  TrainerParts parts = shared_parts(settings, group);
+  TrainerParts parts = shared_parts(settings, options, group);
+  model.ptr()->to(device);
   parts.model = trainable(model);
   const auto metrics = std::make_shared<LoaderMetrics>(data.sources);
   const Share share{group->rank(), group->size()};
-  parts.train = make_byte_loader(data, Pass::kTraining, {.share = share, .metrics = metrics});
+  parts.train =
+      make_byte_loader(data, Pass::kTraining, {.share = share, .metrics = metrics, .device = device});
   parts.metrics = [metrics] { return metrics->take(); };
   if (!data.validation.empty())
-    parts.valid = [data, share] { return make_byte_loader(data, Pass::kValidation, {.share = share}); };
+    parts.valid = [data, share, device] {
+      return make_byte_loader(data, Pass::kValidation, {.share = share, .device = device});
+    };
   parts.output = settings.output;
   parts.seed = training_seed(settings.seed, "entropy_model");
   parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
@@ -108,9 +129,9 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
 }
 
 // Calibrates the threshold in `config` where it is not given.
-std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, const CostContext& context,
-                                     const std::optional<fs::path>& checkpoint, bool check,
-                                     const std::shared_ptr<Group>& group) {
+std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, at::Device device,
+                                     const CostContext& context, const std::optional<fs::path>& checkpoint,
+                                     const RunOptions& options, const std::shared_ptr<Group>& group) {
   const auto metrics = std::make_shared<LoaderMetrics>(config.data.sources);
   std::shared_ptr<EntropySource> entropies, counted;  // counted: those of the training
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
@@ -119,19 +140,21 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, co
     const auto cached = make_entropies(config.data, models.entropy_model, rule->reset_at_newline);
     entropies = cached;
     counted = cached->counted_in(metrics);
-    calibrate_threshold(config, *entropies, check ? 1 << 14 : 1 << 18);
+    calibrate_threshold(config, *entropies, options.check ? 1 << 14 : 1 << 18);
   }
   log_info(fmt::format("Byte Latent Transformer: {}", model_summary(*models.blt, context)));
   const PatchSchedule schedule = make_patch_schedule(config.data, config.patching, entropies.get());
-  TrainerParts parts = shared_parts(config, group);
+  TrainerParts parts = shared_parts(config, options, group);
+  models.blt.ptr()->to(device);
   parts.model = trainable(models.blt);
   const Share share{group->rank(), group->size()};
   parts.train = make_patch_loader(config.data, Pass::kTraining, schedule, counted,
-                                  {.share = share, .metrics = metrics});
+                                  {.share = share, .metrics = metrics, .device = device});
   parts.metrics = [metrics] { return metrics->take(); };
   if (!config.data.validation.empty())
     parts.valid = [=, data = config.data] {
-      return make_patch_loader(data, Pass::kValidation, schedule, entropies, {.share = share});
+      return make_patch_loader(data, Pass::kValidation, schedule, entropies,
+                               {.share = share, .device = device});
     };
   parts.output = config.output;
   parts.seed = training_seed(config.seed, "model");
@@ -165,6 +188,7 @@ void check_a_step(Trainer& trainer) {
 
 Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
                             const std::shared_ptr<Group>& group) {
+  const at::Device device = training_device(config, options, *group);
   // What comes before a trainer's first step may take long, has nothing to save and no place to ask for a stop.
   const char* last_words = !group->is_first() ? "" : options.check ? kStoppedInCheck : kStoppedBeforeAStep;
   std::optional<StopAtOnce> starting(std::in_place, last_words);
@@ -177,8 +201,8 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
   restore(checkpoints, config, models);
 
   if (models.train_entropy_model && !checkpoints.blt) {
-    const auto trainer = entropy_model_trainer(entropy_model_settings(config), models.entropy_model,
-                                               checkpoints.entropy_model, group);
+    const auto trainer = entropy_model_trainer(entropy_model_settings(config), models.entropy_model, device,
+                                               checkpoints.entropy_model, options, group);
     if (options.check) {
       check_a_step(*trainer);
     } else {
@@ -193,11 +217,11 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
   if (models.blt.is_empty()) return Trainer::Outcome::kFinished;
 
   if (!models.entropy_model.is_empty()) {
-    // Patches are those of whoever loads the model: entropies in float32, however it was trained.
-    models.entropy_model->to(at::kFloat);
+    // Patches are those of whoever loads the model: entropies in float32 and of the CPU's operators, however and wherever it was trained.
+    models.entropy_model->to(at::kCPU, at::kFloat);
     freeze(*models.entropy_model);
   }
-  const auto trainer = blt_trainer(config, models, context, checkpoints.blt, options.check, group);
+  const auto trainer = blt_trainer(config, models, device, context, checkpoints.blt, options, group);
   if (options.check) {
     check_a_step(*trainer);
     return Trainer::Outcome::kFinished;

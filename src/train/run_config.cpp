@@ -3,6 +3,8 @@
 #include <string>
 #include <variant>
 
+#include "blt/model/device.h"
+
 namespace blt {
 
 void GivenEntropyModel::validate(Errors& errors) const {
@@ -26,6 +28,7 @@ void RunConfig::validate(Errors& errors) const {
   if (entropy_model)
     if (const auto* stage = std::get_if<TrainedEntropyModel>(&*entropy_model))
       check_optimizer(stage->train, parallel, "entropy_model.train", errors);
+  if (!is_device_name(device)) errors.add("device", kDeviceNames);
   if (output.empty())
     errors.add("output", "is missing: name a folder for the run, such as output=runs/first");
   if (data.sources.empty()) errors.add("data.sources", "is empty: name the text to train on");

@@ -20,11 +20,11 @@ using nlohmann::json;
 
 constexpr uint64_t kLongestRange = 16 << 20;  // that has a checksum
 
-// Elements [begin, end) of a flattened tensor, which do not change any more.
+// Elements [begin, end) of a flattened tensor, which do not change any more. A device's are on their way into pinned memory.
 at::Tensor copied(const at::Tensor& tensor, int64_t begin, int64_t end, bool is_constant) {
   if (begin >= end) return {};
   const at::Tensor own = tensor.detach().reshape({-1}).slice(0, begin, end);
-  return own.to(own.options().device(at::kCPU), /*non_blocking=*/false, /*copy=*/!is_constant);
+  return own.to(own.options().device(at::kCPU), /*non_blocking=*/true, /*copy=*/!is_constant);
 }
 
 // The name of the parameter that a tensor of the optimizer's state is about.

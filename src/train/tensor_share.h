@@ -24,7 +24,9 @@ struct TensorShare {
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> sizes = {};  // of the whole tensor
   int64_t begin = 0;                // of `data` in the flattened tensor
-  at::Tensor data = {};             // [elements] on the CPU, contiguous; undefined: none are this rank's
+  // [elements] on the CPU, contiguous; undefined: none are this rank's. Of a device's tensor, it is there once the device has come so far
+  // (train/device_mark.h).
+  at::Tensor data = {};
 };
 using TensorShares = std::vector<TensorShare>;
 

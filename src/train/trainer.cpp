@@ -26,11 +26,16 @@
 #include "blt/base/rng.h"
 #include "blt/base/signals.h"
 #include "blt/eval/bits_per_byte.h"
+#include "blt/model/traced.h"
+#include "blt/model/transformer.h"
+#include "model/trace_range.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_writer.h"
+#include "train/device_mark.h"
 #include "train/ema.h"
 #include "train/progress.h"
 #include "train/same_number.h"
+#include "train/step_profiler.h"
 #include "train/tensor_share.h"
 
 namespace blt {
@@ -55,18 +60,23 @@ std::vector<Batch> take(Stage<Batch>& loader, int64_t count, int64_t step) {
 }
 
 // Dropout of a step depends on nothing that happened before it: there is no state to save. Each rank has its own.
-void seed_step(int64_t seed, int64_t step, int64_t rank) {
+void seed_step(int64_t seed, int64_t step, int64_t rank, at::Device device) {
   const std::string of_rank = rank == 0 ? "" : fmt::format(" of rank {}", rank);
-  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
-  const std::lock_guard lock(generator.mutex());
-  generator.set_current_seed(
-      Rng(static_cast<uint64_t>(seed), fmt::format("step {}{}", step, of_rank)).next());
+  const uint64_t number = Rng(static_cast<uint64_t>(seed), fmt::format("step {}{}", step, of_rank)).next();
+  const auto set = [&](at::Device where) {
+    at::Generator generator = at::globalContext().defaultGenerator(where);
+    const std::lock_guard lock(generator.mutex());
+    generator.set_current_seed(number);
+  };
+  set(at::kCPU);  // modules of libblt take their seeds from there, on any device
+  if (device.is_cuda()) set(device);
 }
 
 // The trainable parameters are known from here on, so it can be said who moves which.
 std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts,
                                   std::shared_ptr<Group> group) {
   freeze_groups(*parts.model.module, config.optimizer.groups);
+  recompute_layers(*parts.model.module, config.recompute);
   return make_parallel(parts.parallel, std::move(group), *parts.model.module);
 }
 
@@ -101,9 +111,33 @@ std::string shortened(const std::vector<std::string>& texts) {
   return result;
 }
 
+// Where a model's parameters are.
+at::Device device_of(const torch::nn::Module& module) {
+  const std::vector<at::Tensor> parameters = module.parameters();
+  return parameters.empty() ? at::Device(at::kCPU) : parameters[0].device();
+}
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
+
+// A step that was taken, while its flags are on their way to the host.
+struct Trainer::Look {
+  int64_t step = 0;
+  StepStats stats;
+  std::vector<Trained> batches;
+  at::Tensor flags;  // [3] bool, on the host
+  DeviceMark flags_are_there;
+
+  struct Flags {
+    bool skipped = false, nonfinite = false, spike = false;
+  };
+  Flags wait() const {
+    flags_are_there.wait();
+    const bool* values = flags.const_data_ptr<bool>();
+    return {.skipped = values[0], .nonfinite = values[1], .spike = values[2]};
+  }
+};
 
 void TrainConfig::validate(Errors& errors) const {
   for (size_t i = 1; i < accumulate_from.size(); ++i)
@@ -129,6 +163,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       writer_(std::make_unique<CheckpointWriter>()) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
+  name_traced(*parts_.model.module);
   if (config_.ema) ema_ = std::make_unique<Ema>(*config_.ema, *parts_.model.module, *parallel_);
 }
 
@@ -140,12 +175,23 @@ Trainer::Outcome Trainer::run() {
   if (is_first && !parts_.output.empty()) tidy_checkpoints(parts_.output, saved_step_, keep_policy());
   if (step_ >= config_.steps)
     log_info(fmt::format("step {} of {} is done already; ask for more steps to go on", step_, config_.steps));
+  const std::filesystem::path trace =
+      parts_.output.empty() ? ""
+                            : parts_.output / fmt::format("trace.rank_{}.json", parallel_->group().rank());
+  const auto looks_behind =
+      static_cast<size_t>(parts_.looks_behind.value_or(device_of(*parts_.model.module).is_cpu() ? 0 : 1));
+  StepProfiler profiler(parts_.profile, trace, device_of(*parts_.model.module));
   bool stopped = false;
   while (step_ < config_.steps && !stopped) {
+    profiler.before_step();
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
-    progress.count(stats, took_step(stats, progress));
     const bool last = step_ == config_.steps, stop = stats.stop;
+    const bool shows = last || stop || due(step_, config_.log_every) || due(step_, config_.eval_every) ||
+                       due(step_, config_.checkpoint_every);
+    begin_look(stats);
+    finish_looks(shows ? 0 : looks_behind, progress);
+    if (const auto profile = profiler.after_step(last || stop)) progress.show_profile(*profile, trace);
     if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
@@ -173,12 +219,28 @@ Trainer::Outcome Trainer::run() {
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
-// Whether the step was taken; else it was skipped, or throws where the run must not go on. One look at the device.
-bool Trainer::took_step(const StepStats& stats, Progress& progress) {
+void Trainer::begin_look(const StepStats& stats) {
   const at::Tensor far_off = stats.spike.defined() ? stats.spike : at::zeros_like(stats.is_nonfinite);
-  const at::Tensor flags = at::stack({stats.clip.found_inf != 0, stats.is_nonfinite, far_off}).to(at::kCPU);
-  const bool skipped = flags[0].item<bool>(), nonfinite = flags[1].item<bool>();
-  const bool spike = flags[2].item<bool>() && !nonfinite;  // what is no number is worse
+  const at::Tensor flags = at::stack({stats.clip.found_inf != 0, stats.is_nonfinite, far_off});
+  at::Tensor on_host = flags.to(at::kCPU, /*non_blocking=*/true);
+  looks_.push_back(
+      {step_, stats, std::move(batches_), std::move(on_host), DeviceMark(stats.is_nonfinite.device())});
+  batches_.clear();
+}
+
+void Trainer::finish_looks(size_t most_left, Progress& progress) {
+  while (looks_.size() > most_left) {
+    const Look look = std::move(looks_.front());
+    looks_.erase(looks_.begin());
+    progress.count(look.stats, took_step(look, progress));
+  }
+}
+
+// Whether the step was taken; else it was skipped, or throws where the run must not go on.
+bool Trainer::took_step(const Look& look, Progress& progress) {
+  const StepStats& stats = look.stats;
+  const auto [skipped, nonfinite, is_far] = look.wait();
+  const bool spike = is_far && !nonfinite;  // what is no number is worse
   const std::string far = !spike ? ""
                                  : fmt::format(
                                        "the loss {:.4f} is far above those before (mean {:.4f}, deviation "
@@ -186,7 +248,7 @@ bool Trainer::took_step(const StepStats& stats, Progress& progress) {
                                        stats.loss.item<double>(), guard_.mean(), guard_.deviation());
   if (!skipped) {
     skipped_in_row_ = 0;
-    if (spike && parallel_->group().is_first()) log_warning(fmt::format("step {}: {}", step_, far));
+    if (spike && parallel_->group().is_first()) log_warning(fmt::format("step {}: {}", look.step, far));
     return true;
   }
   const std::string why =
@@ -196,26 +258,34 @@ bool Trainer::took_step(const StepStats& stats, Progress& progress) {
           : fmt::format("the loss is not finite ({})", stats.loss.item<double>());
   ++skipped_;
   ++skipped_in_row_;
-  const std::vector<std::string> texts = texts_of_step();
+  const std::vector<std::string> texts = texts_of(look);
   const std::string read = texts.empty() ? "" : fmt::format("; it read {}", shortened(texts));
-  progress.log_skip(step_, spike ? "spike" : "nonfinite", texts);
+  progress.log_skip(look.step, spike ? "spike" : "nonfinite", texts);
   if (spike ? config_.spike.action == OnSpike::kStop : config_.on_nonfinite == OnNonfinite::kStop)
     stop_with(fmt::format(
         "step {}: {}{}; the model was left as it was before this step. Lower the learning rate or "
         "max_grad_norm, start from an earlier checkpoint, or set {} to skip",
-        step_, why, read, spike ? "spike.action" : "on_nonfinite"));
-  if (parallel_->group().is_first()) log_warning(fmt::format("step {}: skipped: {}{}", step_, why, read));
+        look.step, why, read, spike ? "spike.action" : "on_nonfinite"));
+  if (parallel_->group().is_first()) log_warning(fmt::format("step {}: skipped: {}{}", look.step, why, read));
   if (config_.skip_limit > 0 && skipped_in_row_ >= config_.skip_limit)
     stop_with(fmt::format(
         "step {}: {} steps in a row were skipped (train.skip_limit), in this one because {}{}; the "
         "model was left as it was before them. Start from an earlier checkpoint with a lower "
         "learning rate or max_grad_norm",
-        step_, skipped_in_row_, why, read));
+        look.step, skipped_in_row_, why, read));
   return false;
 }
 
 // What was trained is saved, and the run ends.
 void Trainer::stop_with(const std::string& problem) {
+  for (const Look& later : std::exchange(looks_, {})) {  // steps taken meanwhile
+    if (!later.wait().skipped) {
+      skipped_in_row_ = 0;
+      continue;
+    }
+    ++skipped_;
+    ++skipped_in_row_;
+  }
   std::string saved;
   try {
     if (save()) {
@@ -230,11 +300,11 @@ void Trainer::stop_with(const std::string& problem) {
   throw Error(problem + saved);
 }
 
-// The text of the last step: of the batches whose own loss is not finite, where there are some, else of all; on all ranks. Looks at the
+// The text of a step: of the batches whose own loss is not finite, where there are some, else of all; on all ranks. Looks at the
 // device.
-std::vector<std::string> Trainer::texts_of_step() {
+std::vector<std::string> Trainer::texts_of(const Look& look) {
   json all = json::array(), broken = json::array();
-  for (const Trained& batch : batches_) {
+  for (const Trained& batch : look.batches) {
     const bool is_finite = std::isfinite(batch.loss.item<double>());
     for (const TextPlace& place : batch.places) {
       if (!parts_.name_text || place.source < 0) continue;
@@ -252,10 +322,20 @@ std::vector<std::string> Trainer::texts_of_step() {
   return broken_texts.empty() ? texts : broken_texts;
 }
 
+LossValue Trainer::forward(const Batch& batch) {
+  const TraceRange range("forward");
+  return parts_.loss(parts_.model.forward(batch), batch);
+}
+
 StepStats Trainer::train_step() {
-  const std::vector<Batch> batches = take(*parts_.train, config_.accumulate_at(step_), step_ + 1);
+  const TraceRange whole(fmt::format("step {}", step_ + 1));
+  std::vector<Batch> batches;
+  {
+    const TraceRange range("data");
+    batches = take(*parts_.train, config_.accumulate_at(step_), step_ + 1);
+  }
   Group& group = parallel_->group();
-  seed_step(parts_.seed, step_, group.rank());
+  seed_step(parts_.seed, step_, group.rank(), device_of(*parts_.model.module));
   StepStats stats;
   const double waited_before = group_->waited_s();
   for (const Batch& batch : batches) {
@@ -267,14 +347,18 @@ StepStats Trainer::train_step() {
   stats.bytes = counts[1];
   batches_.clear();
   for (const Batch& batch : batches) {
-    const LossValue loss = parts_.loss(parts_.model.forward(batch), batch);
+    const LossValue loss = forward(batch);
     const at::Tensor share = loss.sum / stats.targets;
     batches_.push_back({.places = batch.places, .loss = share.detach()});
-    parallel_->backward(share, /*last=*/&batch == &batches.back());
+    {
+      const TraceRange range("backward");
+      parallel_->backward(share, /*last=*/&batch == &batches.back());
+    }
     stats.loss = stats.loss.defined() ? stats.loss + share.detach() : share.detach();
     if (loss.byte_nll.defined())
       stats.byte_nll = stats.byte_nll.defined() ? stats.byte_nll + loss.byte_nll : loss.byte_nll;
   }
+  const TraceRange rest("gradients and update");
   const Gradients gradients = parallel_->finish_gradients();
   add_up(stats, stop_requested(), group);
   at::Tensor witness = stats.loss;  // of a step that is taken
@@ -336,6 +420,7 @@ bool Trainer::save() {
   ModelToSave model = parts_.model_to_save();
   job.shares = shares_of(model);
   job.has_ema = ema_ != nullptr;
+  job.copied = DeviceMark(device_of(*parts_.model.module));
   save_times_.copy_s = seconds_since(copying);
 
   // What all ranks have to know of each: its place in the data, its tensors, and, of the first, the folder or why there is none.

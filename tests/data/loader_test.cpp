@@ -1,6 +1,8 @@
 // The chain as a config describes it.
 #include "blt/data/loader.h"
 
+#include <ATen/Context.h>
+#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -229,6 +231,20 @@ TEST_F(Loader, CalibratesOnTrainingText) {
   rule.mean_patch_bytes.reset();
   EXPECT_NEAR(calibrate_on(config, {rule, {}}, source, 2000).mean_patch_bytes, kDefaultMeanPatchBytes,
               0.05 * kDefaultMeanPatchBytes);
+}
+
+// Not yet run: no machine with a device has been at hand.
+TEST_F(Loader, HandsBatchesOutOnADevice) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "there is no CUDA device";
+  const auto here = make_byte_loader(config, Pass::kTraining);
+  const auto there = make_byte_loader(config, Pass::kTraining, {.device = at::kCUDA});
+  for (int i = 0; i < 50; ++i) {
+    const Batch expected = *here->next(), batch = *there->next();
+    EXPECT_TRUE(batch.bytes.is_cuda() && batch.targets.is_cuda() && batch.documents.offsets.is_cuda());
+    EXPECT_TRUE(at::equal(batch.bytes.cpu(), expected.bytes)) << i;
+    EXPECT_TRUE(at::equal(batch.targets.cpu(), expected.targets)) << i;
+    EXPECT_TRUE(at::equal(batch.documents.offsets.cpu(), expected.documents.offsets)) << i;
+  }
 }
 
 TEST_F(Loader, MissingSourcesAreClearErrors) {

@@ -275,6 +275,21 @@ TEST(RowAdamW, EqualsLibTorchsFusedAdamW) {
   expect_near(state.exp_avg_sq, fused.exp_avg_sq, "exp_avg_sq");
 }
 
+TEST(RowAdamW, TheStepMayBeKnownToTheDeviceAlone) {
+  for (const int64_t taken : {0, 1, 7}) {  // 0: a first step that is masked
+    Rng rng(59);
+    State by_host = random_state(rng, 30, 12), by_device = by_host.clone();
+    const RowGradient rows = random_rows(rng, 30, 12, 5);
+    ops::AdamWStep step = kStep;
+    step.step = std::max<int64_t>(1, taken);
+    update(by_host, rows, 0.5, step);
+    step.step = 1000;  // does not count
+    step.step_on_device = at::scalar_tensor(taken, at::kFloat);
+    update(by_device, rows, 0.5, step);
+    EXPECT_TRUE(by_host == by_device) << taken;
+  }
+}
+
 TEST(RowAdamW, NothingTouchedStillDecays) {
   for (const Kept& kept : kKept) {
     Rng rng(41);
@@ -349,6 +364,9 @@ TEST(RowAdamW, RefusesWhatDoesNotFit) {
   EXPECT_MESSAGE(with(state, {rows.ids.to(at::kLong), rows.values, rows.count, 2}),
                  "ids must be [capacity] int32");
   EXPECT_MESSAGE(with(state, rows, 0), "steps count from 1, got 0");
+  ops::AdamWStep step = kStep;
+  step.step_on_device = at::ones({}, at::kLong);
+  EXPECT_MESSAGE(update(state, rows, 1.0, step), "step must be one float32, got Long");
 }
 
 // 65,536 draws: of a number between two bfloat16 numbers, the outer one as often as the number is near to it.

@@ -96,6 +96,31 @@ void BltTrainResume::expect_ten_steps_are_five_and_five(const std::string& more)
   expect_equal_checkpoints("whole/step_00000010", "other/step_00000010");
 }
 
+// Not yet run: no machine with a device has been at hand.
+TEST_F(BltTrainResume, GoesOnWhereverItWasSaved) {
+  const ToolResult whole = train("whole", "device=cuda");
+  if (whole.exit_code != 0) {
+    EXPECT_NE(whole.err.find("device: cuda: "), std::string::npos) << whole.err;
+    GTEST_SKIP() << whole.err;
+  }
+  ASSERT_EQ(train("again", "device=cuda train.checkpoint_every=5").exit_code, 0);
+  fs::remove_all(folder_ / "again/step_00000010");
+  ASSERT_EQ(train("again", "--resume auto device=cuda").exit_code, 0);
+  expect_equal_checkpoints("whole/step_00000010", "again/step_00000010");  // on one device bit for bit
+  for (const bool to_cuda : {false, true}) {
+    const std::string output = to_cuda ? "to_cuda" : "from_cuda";
+    const auto on = [&](bool cuda) { return std::string(cuda ? " device=cuda" : " device=cpu"); };
+    ASSERT_EQ(train(output, "train.checkpoint_every=5" + on(!to_cuda)).exit_code, 0);
+    fs::remove_all(folder_ / output / "step_00000010");
+    ASSERT_EQ(train(output, "--resume auto" + on(to_cuda)).exit_code, 0);
+    const std::vector<json> there = losses("whole"), here = losses(output);
+    ASSERT_EQ(there.size(), here.size());
+    for (size_t i = 0; i < there.size(); ++i)
+      if (there[i].contains("loss"))
+        EXPECT_NEAR(there[i]["loss"].get<double>(), here[i]["loss"].get<double>(), 2e-3) << i;
+  }
+}
+
 TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInEitherPhase) { expect_ten_steps_are_five_and_five(""); }
 
 TEST_F(BltTrainResume, TenStepsAreFiveAndFiveInBfloat16) {

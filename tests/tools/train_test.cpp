@@ -213,9 +213,42 @@ TEST_F(BltTrain, PlansARunWithoutReadingOrWritingAnything) {
     EXPECT_NE(page.out.find(said), std::string::npos) << said << " is not in\n" << page.out;
   EXPECT_EQ(run("blt_train", path + " --memory-gib 0.001").exit_code, 4);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
-  expect_error(path + " --check", {"--dry-run", "without --init, --resume, --check"}, 2);
+  expect_error(path + " --check", {"--dry-run", "without --init, --resume, --check, --profile"}, 2);
   expect_error(config("real", {kData, kPatching, kModel, kTrain}) + " --world 2", {"are for --dry-run"}, 2);
   expect_error(config("nothing", {kData}) + " --dry-run", {"--dry-run needs the model's shape"});
+}
+
+TEST_F(BltTrain, ProfilesBothModelsAndGoesOn) {
+  const std::string path = config("profiled", {kData, kEntropyModel, kPatching, kModel, kTrain});
+  const std::string said = train(path + " --profile 2").err;
+  for (const char* text : {"2 steps of ", "parts of the step, modules forward", "local_encoder.layers.0",
+                           "blt::segment_attention", "step 12/12"})
+    EXPECT_NE(said.find(text), std::string::npos) << text << " is not in\n" << said;
+  for (const char* folder : {"entropy_model/", ""}) {
+    const json trace = json::parse(content_of(folder_ / "runs/profiled" / folder / "trace.rank_0.json"));
+    std::vector<std::string> names;
+    for (const json& event : trace["traceEvents"]) names.push_back(event.value("name", ""));
+    for (const char* name : {"step 4", "step 5", "forward", "backward",
+                             *folder == 0 ? "latent_transformer.layers.0" : "layers.0.self_attn"})
+      EXPECT_EQ(std::count(names.begin(), names.end(), name),
+                std::string_view(name).starts_with("step") ? 1 : 2)
+          << folder << name;
+  }
+  expect_error(path + " --profile 0", {"profile"}, 2);
+  expect_error(path + " --check --profile 1", {"leave out --profile"}, 2);
+  expect_error(path + " --nvtx", {"is about the steps of --profile"}, 2);
+}
+
+TEST_F(BltTrain, TakesADeviceAndKeepsItOutOfCheckpoints) {
+  const std::string path = config("placed", {kData, kEntropyModel, kPatching, kModel, kTrain});
+  expect_error(path + " device=gpu", {"override device=gpu: device must be cpu, cuda"});
+  if (run("blt_train", path + " --check device=cuda").exit_code != 0) {
+    expect_error(path + " device=cuda", {"device: cuda: ", "compute on the cpu"});
+    expect_error(path + " device=cuda:3", {"device: cuda:3: ", "compute on the cpu"});
+  }
+  train(path + " device=cpu");
+  for (const char* file : {"latest/run.yaml", "latest/config.json", "latest/trainer_state.json"})
+    EXPECT_EQ(content_of(folder_ / "runs/placed" / file).find("device"), std::string::npos) << file;
 }
 
 TEST_F(BltTrain, ReportsAllMistakesOfAConfigAtOnce) {

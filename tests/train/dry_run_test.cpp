@@ -191,6 +191,16 @@ TEST(DryRun, SaysTheMemoryOfTheTablesState) {
   expect_memory(config, 2, 1024, "both, in bfloat16", 0.15);
 }
 
+TEST(DryRun, SaysTheMemoryOfLayersThatAreComputedAgain) {
+  RunConfig config = run_of(bench::shape("tiny"), 2, 1024);
+  const double kept = dry_run(config, {}).step_bytes;
+  for (const char* pattern : {"latent_transformer.layers.*", "*"}) {
+    config.train.recompute = {pattern};
+    expect_memory(config, 2, 1024, pattern);
+    EXPECT_LT(dry_run(config, {}).step_bytes, kept) << pattern;
+  }
+}
+
 // The most and the least of what two ranks allocate: each is a thread here, and counts its own.
 TEST(DryRun, SaysTheMemoryOfARealStepOfTwoRanks) {
   const auto expect = [](const ParallelConfig& parallel, const OptimizerConfig& optimizer = {}) {

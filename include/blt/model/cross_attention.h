@@ -9,13 +9,14 @@
 
 #include "blt/batch.h"
 #include "blt/model/linear.h"
+#include "blt/model/traced.h"
 #include "blt/model/transformer.h"
 
 namespace blt {
 
 // x + o_proj(segment_attention(q_proj(norm_q(x)), k_proj(norm_kv(kv)), v_proj(norm_kv(kv)))). No positions,
 // no mask: segment i of the rows of x sees segment i of the rows of kv.
-class CrossAttentionImpl : public torch::nn::Module {
+class CrossAttentionImpl : public torch::nn::Module, public Traced {
  public:
   CrossAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 

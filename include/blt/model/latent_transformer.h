@@ -9,6 +9,7 @@
 #include "blt/base/config.h"
 #include "blt/batch.h"
 #include "blt/model/linear.h"
+#include "blt/model/traced.h"
 #include "blt/model/transformer.h"
 
 namespace blt {
@@ -28,7 +29,7 @@ struct LatentTransformerConfig : TransformerConfig {
 };
 
 // Causal over all patches of a document. No final norm, as in the references.
-class LatentTransformerImpl : public torch::nn::Module {
+class LatentTransformerImpl : public torch::nn::Module, public Traced {
  public:
   // in: width of what the encoder hands over; a projection stands in front where it differs from config.dim.
   LatentTransformerImpl(const LatentTransformerConfig& config, int64_t in);

@@ -13,6 +13,7 @@
 #include "blt/base/config.h"
 #include "blt/batch.h"
 #include "blt/model/cross_attention.h"
+#include "blt/model/traced.h"
 #include "blt/model/transformer.h"
 
 namespace blt {
@@ -42,7 +43,7 @@ struct LocalDecoderConfig : TransformerConfig {
   }
 };
 
-class LocalDecoderImpl : public torch::nn::Module {
+class LocalDecoderImpl : public torch::nn::Module, public Traced {
  public:
   // dim: width of byte states; latent_dim: of patch states; k: key slots a patch; window: bytes that a byte
   // sees (0: all before).

@@ -14,6 +14,7 @@
 #include "blt/batch.h"
 #include "blt/model/cross_attention.h"
 #include "blt/model/ngram_embedding.h"
+#include "blt/model/traced.h"
 #include "blt/model/transformer.h"
 #include "blt/ops/segment_pool.h"
 
@@ -62,7 +63,7 @@ struct LocalEncoderConfig : TransformerConfig {
   }
 };
 
-class LocalEncoderImpl : public torch::nn::Module {
+class LocalEncoderImpl : public torch::nn::Module, public Traced {
  public:
   // dim: width of byte states; k: query slots a patch; window: bytes that a byte sees (0: all before it).
   LocalEncoderImpl(const LocalEncoderConfig& config, const NgramConfig& ngram, int64_t dim, int64_t k,

@@ -10,11 +10,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
 #include "blt/model/linear.h"
 #include "blt/model/parameters.h"
+#include "blt/model/traced.h"
 
 namespace blt {
 
@@ -101,7 +104,7 @@ struct AttentionContext {
   AttentionStore* store = nullptr;  // null: rows see the rows of their document in this step alone
 };
 
-class SelfAttentionImpl : public torch::nn::Module {
+class SelfAttentionImpl : public torch::nn::Module, public Traced {
  public:
   SelfAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
@@ -115,7 +118,7 @@ class SelfAttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(SelfAttention);
 
-class FeedForwardImpl : public torch::nn::Module {
+class FeedForwardImpl : public torch::nn::Module, public Traced {
  public:
   FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
@@ -128,7 +131,7 @@ TORCH_MODULE(FeedForward);
 
 // h = x + attention(norm(x)); returns h + feed_forward(norm(h)). Without a feed-forward: h (the simplified
 // encoder).
-class TransformerLayerImpl : public torch::nn::Module {
+class TransformerLayerImpl : public torch::nn::Module, public Traced {
  public:
   TransformerLayerImpl(const TransformerConfig& config, int64_t dim, int64_t layer, bool feed_forward = true);
 
@@ -137,11 +140,20 @@ class TransformerLayerImpl : public torch::nn::Module {
   RmsNorm input_layernorm{nullptr}, post_attention_layernorm{nullptr};
   SelfAttention self_attn{nullptr};
   FeedForward mlp{nullptr};
+  // Whether the forward keeps x alone for the backward, which then computes the layer once more: the same numbers, bit for bit, for less memory and
+  // another forward's time. The context must not change until then.
+  bool recompute = false;
 
  private:
+  at::Tensor compute(const at::Tensor& x, const AttentionContext& context);
+
   double dropout_;
 };
 TORCH_MODULE(TransformerLayer);
+
+// Sets `recompute` for the layers below `model` whose names (latent_transformer.layers.3) match one of the patterns; * is any text, ? any
+// character. Throws blt::Error when a pattern matches none.
+void recompute_layers(torch::nn::Module& model, const std::vector<std::string>& patterns);
 
 // Is told when a layer of a stack needs its parameters: who keeps them elsewhere between uses (train/zero3.h).
 class LayerWatch {

@@ -17,6 +17,9 @@ struct AdamWStep {
   bool touched_only = false;  // lazy: rows that are not in the gradient stay as they are
   // Of the rounding of bfloat16 moments. The number that the table's first row has there: of a part of a table, its place in the whole one.
   int64_t seed = 0, first_row = 0;
+  // [] float32 on the table's device; where it is defined, it counts instead of `step`, so that nobody waits for the device. 0 is as 1: such
+  // a step changes nothing.
+  at::Tensor step_on_device = {};
 };
 
 //   table       [R, C] float32, or (CPU) float64

@@ -1,6 +1,7 @@
 // A run from its config: the usual parts, put together.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -24,6 +25,10 @@ struct RunOptions {
   std::optional<std::string> resume;
   // Build everything, train one step of each model, write nothing.
   bool check = false;
+  // Steps of each model's training whose time is recorded.
+  ProfileConfig profile = {};
+  // This process's number among the ranks of its machine: which device `cuda` is.
+  int64_t local_rank = 0;
   // The ranks that train together, all of which call run() alike; null: this process is alone. The first writes.
   std::shared_ptr<Group> group = nullptr;
 };

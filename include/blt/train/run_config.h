@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <variant>
 
@@ -65,12 +66,17 @@ struct RunSettings {
 };
 
 struct RunConfig : RunSettings {
+  std::string device = "cpu";
   std::optional<std::variant<GivenEntropyModel, TrainedEntropyModel>> entropy_model = {};
   PatchingConfig patching = {};
   std::optional<BltConfig> model = {};
 
   static void fields(auto& self, auto&& field) {
     RunSettings::fields(self, field);
+    field("device", self.device,
+          "Where the models are trained: cpu, cuda, or one of several such as cuda:1; several ranks, on the "
+          "cpu "
+          "alone. A checkpoint does not depend on it: a run may go on elsewhere.");
     field("entropy_model", self.entropy_model,
           "Whose entropies cut the text; none for rules that need none.");
     field("patching", self.patching, "How bytes become patches.");

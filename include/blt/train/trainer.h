@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -90,6 +91,7 @@ struct TrainConfig {
   OnNonfinite on_nonfinite = OnNonfinite::kStop;
   SpikeConfig spike = {};
   int64_t skip_limit = 10;
+  std::vector<std::string> recompute = {};
   OptimizerConfig optimizer = {};
   ScheduleConfig schedule = {};
   std::optional<EmaConfig> ema = {};
@@ -124,6 +126,12 @@ struct TrainConfig {
         "Steps in a row that may be skipped (on_nonfinite, spike) before the run ends with an error; 0: any "
         "number.",
         at_least(0));
+    field(
+        "recompute", self.recompute,
+        "Names of layers, such as latent_transformer.layers.*, whose activations are not kept but computed "
+        "again "
+        "in the backward pass: less memory, for the time of another forward; * is any text, ? any character. "
+        "The numbers stay the same.");
     field("optimizer", self.optimizer, "What moves the parameters.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("ema", self.ema,
@@ -173,6 +181,12 @@ struct ModelToSave {
   std::function<void(const std::filesystem::path& folder)> write_rest_of_average = {};
 };
 
+// Steps whose time is recorded: docs/gpu.md, "Where a step's time goes".
+struct ProfileConfig {
+  int64_t steps = 0;  // after a few that warm up; 0: none
+  bool nvtx = false;  // as NVTX ranges, for NVIDIA's tools, instead of a trace
+};
+
 // Everything the loop is given; each part can be a user's own.
 struct TrainerParts {
   TrainableModel model = {};
@@ -199,6 +213,11 @@ struct TrainerParts {
   double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
   // FLOPs that the entropy model has spent for this rank's training since the last call, for the log; may be empty.
   std::function<double()> entropy_flops = {};
+  // The trace of each rank goes to output/trace.rank_0.json.
+  ProfileConfig profile = {};
+  // How many steps later it is looked at whether a step changed anything, where nothing is logged, validated or saved before: a device goes on
+  // computing meanwhile. None: 0 on the CPU, which has nothing to wait for, else 1. The same on all ranks.
+  std::optional<int64_t> looks_behind = {};
 };
 
 // What one step did, on all ranks together. Tensors stay on the device until somebody looks.
@@ -231,7 +250,8 @@ struct KeepPolicy {
   int64_t best_step = 0;  // this one too, and the link `best` points at it; 0: there is none
 };
 
-// Trains `parts.model` for `config.steps` steps. The random numbers of a step (LibTorch's default generator) follow from the seed, the
+// Trains `parts.model` for `config.steps` steps, on the device that its parameters are on. A step hands work to the device and does not wait for
+// it; what a run looks at, and when, is in docs/gpu.md. The random numbers of a step (LibTorch's default generators) follow from the seed, the
 // step and the rank alone. With several ranks, each has a trainer with the same settings, and all call the same functions; the first alone
 // logs, and all write checkpoints, each its part. Not thread-safe.
 class Trainer {
@@ -251,7 +271,7 @@ class Trainer {
   // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns. One that cannot be
   // written is warned about, and the training goes on; those written before stay.
   // Throws blt::Error when the data ends early or the last checkpoint cannot be written; once the state is saved, also when a loss is not finite
-  // or a spike and the config says to stop.
+  // or a spike and the config says to stop; with parts.looks_behind, so many steps later, which are saved with it.
   Outcome run();
 
   StepStats train_step();
@@ -275,9 +295,14 @@ class Trainer {
   bool is_best(double bits_per_byte);
   std::vector<TensorShare> shares_of(const ModelToSave& model) const;
   std::string state_json(const std::vector<std::string>& places) const;
-  bool took_step(const StepStats& stats, Progress& progress);
+  LossValue forward(const Batch& batch);
+  // A step, and how it went as soon as the host knows.
+  struct Look;
+  void begin_look(const StepStats& stats);
+  void finish_looks(size_t most_left, Progress& progress);
+  bool took_step(const Look& look, Progress& progress);
   [[noreturn]] void stop_with(const std::string& problem);
-  std::vector<std::string> texts_of_step();
+  std::vector<std::string> texts_of(const Look& look);
   void report(const SavedCheckpoint& saved);
   void load_data(const StateReader& state);
 
@@ -293,6 +318,7 @@ class Trainer {
     at::Tensor loss;  // []
   };
   std::vector<Trained> batches_;  // of the last step, on this rank
+  std::vector<Look> looks_;       // of the steps that nobody has looked at yet
   int64_t step_ = 0, skipped_ = 0, failed_saves_ = 0;
   int64_t skipped_in_row_ = 0;
   std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output, or of the one under way

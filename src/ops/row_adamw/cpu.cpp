@@ -9,6 +9,7 @@
 #include "blt/ops/row_adamw.h"
 #include "ops/row_adamw/check.h"
 #include "ops/row_adamw/cpu_kernel.h"
+#include "ops/stochastic_rounding.h"
 
 namespace blt::ops {
 namespace {
@@ -40,7 +41,7 @@ void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
                .keep = static_cast<T>(1.0 - step.learning_rate * step.weight_decay),
                .step_size = static_cast<T>(step.learning_rate / bias1),
                .inverse_root2 = static_cast<T>(1.0 / std::sqrt(bias2)),
-               .noise = noise_of_step(step.seed, step.step),
+               .noise = noise_of_step(static_cast<uint64_t>(step.seed), static_cast<uint64_t>(step.step)),
                .first_row = step.first_row};
   const auto kernel = BLT_KERNEL(row_adamw<Args>);
   constexpr int64_t kGrain = 1 << 15;  // elements
@@ -50,14 +51,15 @@ void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
 
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
-               double eps, double weight_decay, int64_t step, bool touched_only, int64_t seed,
+               double eps, double weight_decay, const Tensor& step, bool touched_only, int64_t seed,
                int64_t first_row) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
-  const auto factor = scale.item<double>();
+  const double factor =
+      scale.scalar_type() == at::kDouble ? *scale.const_data_ptr<double>() : *scale.const_data_ptr<float>();
   if (!std::isfinite(factor)) return;
   const Tensor ids_ = ids.contiguous();
   const int32_t* rows = ids_.const_data_ptr<int32_t>();
-  const int64_t touched = count.item<int32_t>();
+  const int64_t touched = *count.const_data_ptr<int32_t>();
   TORCH_CHECK(touched >= 0 && touched <= ids.size(0), "row_adamw_: count ", touched, " of ", ids.size(0),
               " rows");
   for (int64_t i = 0; i < touched; ++i)
@@ -68,7 +70,7 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                            .beta2 = beta2,
                            .eps = eps,
                            .weight_decay = weight_decay,
-                           .step = step,
+                           .step = std::max<int64_t>(1, static_cast<int64_t>(*step.const_data_ptr<float>())),
                            .touched_only = touched_only,
                            .seed = seed,
                            .first_row = first_row};

@@ -1,7 +1,7 @@
 // row_adamw_ on CUDA: tensors to pointers.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-
-#include <cmath>
+#include <ATen/ops/pow.h>
 
 #include "ops/cuda/glue.h"
 #include "ops/row_adamw/check.h"
@@ -14,7 +14,7 @@ using at::Tensor;
 
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
-               double eps, double weight_decay, int64_t step, bool touched_only, int64_t seed,
+               double eps, double weight_decay, const Tensor& step, bool touched_only, int64_t seed,
                int64_t first_row) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
   TORCH_CHECK(table.scalar_type() == at::kFloat, "row_adamw_: on CUDA, the table must be float32, got ",
@@ -26,7 +26,11 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
   const OnDevice device(table);
   if (table.numel() == 0 || (touched_only && ids.size(0) == 0)) return;
   const Tensor ids_ = ids.contiguous(), values_ = ready(values.to(at::kFloat));
-  const double bias1 = 1.0 - std::pow(beta1, step), bias2 = 1.0 - std::pow(beta2, step);
+  // The step is known on the device alone.
+  const Tensor taken = step.to(at::kDouble).clamp_min(1);
+  const auto bias = [&](double beta) { return at::pow(beta, taken).neg().add(1); };
+  const Tensor step_size = (learning_rate / bias(beta1)).to(at::kFloat),
+               inverse_root2 = bias(beta2).rsqrt().to(at::kFloat);
   const bool by_row = has_row_moments(exp_avg_sq);
   launch_row_adamw({table.data_ptr<float>(),
                     storage_of("row_adamw_", exp_avg),
@@ -47,9 +51,10 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                     static_cast<float>(1.0 - beta1),
                     static_cast<float>(1.0 - beta2),
                     static_cast<float>(1.0 - learning_rate * weight_decay),
-                    static_cast<float>(learning_rate / bias1),
-                    static_cast<float>(1.0 / std::sqrt(bias2)),
-                    noise_of_step(seed, step),
+                    step_size.const_data_ptr<float>(),
+                    inverse_root2.const_data_ptr<float>(),
+                    taken.const_data_ptr<double>(),
+                    static_cast<uint64_t>(seed),
                     first_row},
                    device.stream());
   device.check_launch();

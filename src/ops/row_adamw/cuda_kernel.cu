@@ -34,8 +34,18 @@ __device__ void store_moments(c10::BFloat16* to, const Floats<N>& from, RowNoise
   store_pack(to, pack);
 }
 
+// What only the device knows of a step.
+struct Step {
+  float size, inverse_root2;
+  uint64_t noise;
+  __device__ explicit Step(const RowAdamW& a)
+      : size(*a.step_size),
+        inverse_root2(*a.inverse_root2),
+        noise(noise_of_step(a.seed, static_cast<uint64_t>(*a.step))) {}
+};
+
 // The second moment of each row of a tile. A warp has a row; lane i adds up columns i, i + 32, ... in order.
-__device__ void move_row_moments(const RowAdamW& a, float scale, Tile& tile) {
+__device__ void move_row_moments(const RowAdamW& a, const Step& step, float scale, Tile& tile) {
   const LaneGroup<kWarp> warp;
   for (int place = static_cast<int>(threadIdx.x) / kWarp; place < kTile; place += kThreads / kWarp) {
     const int64_t row = tile.row[place], gradient = tile.gradient[place];
@@ -51,17 +61,18 @@ __device__ void move_row_moments(const RowAdamW& a, float scale, Tile& tile) {
     }
     if (warp.lane != 0) continue;
     a.row_sq[row] = second;
-    tile.row_step[place] = a.step_size / (sqrtf(second) * a.inverse_root2 + a.eps);
+    tile.row_step[place] = step.size / (sqrtf(second) * step.inverse_root2 + a.eps);
   }
 }
 
 template <int N, class M, bool kByRow>
-__device__ void move(const RowAdamW& a, int64_t row, int64_t column, const Floats<N>& grad, float row_step) {
+__device__ void move(const RowAdamW& a, const Step& step, int64_t row, int64_t column, const Floats<N>& grad,
+                     float row_step) {
   const int64_t at = row * a.columns + column;
   M* exp_avg = static_cast<M*>(a.exp_avg) + at;
   Floats<N> table = load_floats<N>(a.table + at), first = load_floats<N>(exp_avg);
   RowNoise noise{};
-  if constexpr (!std::is_same<M, float>::value) noise = row_noise(a.noise, a.first_row + row);
+  if constexpr (!std::is_same<M, float>::value) noise = row_noise(step.noise, a.first_row + row);
 #pragma unroll
   for (int i = 0; i < N; ++i) first.values[i] = first.values[i] * a.beta1 + grad.values[i] * a.fresh1;
   if constexpr (kByRow) {
@@ -73,8 +84,8 @@ __device__ void move(const RowAdamW& a, int64_t row, int64_t column, const Float
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       second.values[i] = second.values[i] * a.beta2 + grad.values[i] * grad.values[i] * a.fresh2;
-      const float root = sqrtf(second.values[i]) * a.inverse_root2 + a.eps;
-      table.values[i] = table.values[i] * a.keep - a.step_size * (first.values[i] / root);
+      const float root = sqrtf(second.values[i]) * step.inverse_root2 + a.eps;
+      table.values[i] = table.values[i] * a.keep - step.size * (first.values[i] / root);
     }
     store_moments(exp_avg_sq, second, noise, column, 16);
   }
@@ -90,6 +101,7 @@ template <int N, class M, bool kByRow>
 __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
   const float scale = *a.scale;
   if (!(fabsf(scale) < INFINITY)) return;
+  const Step step(a);
   Tile& tile = *shared_memory<Tile>();
   const int64_t count = *a.count, packs = a.columns / N;
   const int64_t end = a.touched_only ? count : a.rows;
@@ -108,7 +120,7 @@ __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
     }
     __syncthreads();
     if constexpr (kByRow) {
-      move_row_moments(a, scale, tile);
+      move_row_moments(a, step, scale, tile);
       __syncthreads();
     }
     for (int64_t item = threadIdx.x; item < kTile * packs; item += kThreads) {
@@ -121,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
 #pragma unroll
         for (int i = 0; i < N; ++i) grad.values[i] *= scale;
       }
-      move<N, M, kByRow>(a, row, column, grad, kByRow ? tile.row_step[place] : 0);
+      move<N, M, kByRow>(a, step, row, column, grad, kByRow ? tile.row_step[place] : 0);
     }
     __syncthreads();
   }

@@ -19,12 +19,13 @@ struct RowAdamW {
   int64_t capacity;
   bool touched_only;  // leave the other rows alone
   float beta1, beta2, eps;
-  float fresh1, fresh2;  // 1 - beta, not rounded on the way
-  float keep;            // what weight decay leaves of the table
-  float step_size;       // learning rate over the first moment's bias
-  float inverse_root2;   // 1 / sqrt(the second moment's bias)
-  uint64_t noise;        // of this step: ops/stochastic_rounding.h
-  int64_t first_row;     // the number that the first row has there
+  float fresh1, fresh2;        // 1 - beta, not rounded on the way
+  float keep;                  // what weight decay leaves of the table
+  const float* step_size;      // on the device: learning rate over the first moment's bias
+  const float* inverse_root2;  // on the device: 1 / sqrt(the second moment's bias)
+  const double* step;          // on the device: from 1
+  uint64_t seed;               // of the noise of steps: ops/stochastic_rounding.h
+  int64_t first_row;           // the number that the first row has there
 };
 
 // There is at least one row (of the gradient, with touched_only) and one column.

@@ -2,6 +2,7 @@
 #include "blt/ops/row_adamw.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -17,17 +18,17 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
   m.def(
       "row_adamw_(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor ids, Tensor values, "
       "Tensor count, Tensor scale, float learning_rate, float beta1, float beta2, float eps, float "
-      "weight_decay, int step, bool touched_only, int seed, int first_row) -> ()");
+      "weight_decay, Tensor step, bool touched_only, int seed, int first_row) -> ()");
 }
 
 using Update = void(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids,
                     const Tensor& values, const Tensor& count, const Tensor& scale, double learning_rate,
-                    double beta1, double beta2, double eps, double weight_decay, int64_t step,
+                    double beta1, double beta2, double eps, double weight_decay, const Tensor& step,
                     bool touched_only, int64_t seed, int64_t first_row);
 
 void meta(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
-          const Tensor& count, const Tensor& scale, double, double, double, double, double, int64_t step,
-          bool, int64_t, int64_t) {
+          const Tensor& count, const Tensor& scale, double, double, double, double, double,
+          const Tensor& step, bool, int64_t, int64_t) {
   check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
 }
 
@@ -36,7 +37,7 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("row_adamw_", meta); }
 }  // namespace
 
 void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& ids,
-                     const Tensor& values, const Tensor& count, const Tensor& scale, int64_t step) {
+                     const Tensor& values, const Tensor& count, const Tensor& scale, const Tensor& step) {
   TORCH_CHECK(table.dim() == 2, "row_adamw_: table must be [R, C], got ", table.sizes());
   const at::ScalarType type = table.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto is = [](const at::Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype) {
@@ -62,14 +63,16 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
               "row_adamw_: count must be one int32, got ", count.scalar_type(), " ", count.sizes());
   TORCH_CHECK(scale.numel() == 1 && scale.scalar_type() == type, "row_adamw_: scale must be one ", type,
               ", got ", scale.scalar_type(), " ", scale.sizes());
-  for (const Tensor* x : {&exp_avg, &exp_avg_sq, &ids, &values, &count, &scale})
+  TORCH_CHECK(step.numel() == 1 && step.scalar_type() == at::kFloat,
+              "row_adamw_: step must be one float32, got ", step.scalar_type(), " ", step.sizes());
+  for (const Tensor* x : {&exp_avg, &exp_avg_sq, &ids, &values, &count, &scale, &step})
     TORCH_CHECK(x->device() == table.device(), "row_adamw_: the table is on ", table.device(),
                 ", but another argument on ", x->device());
-  TORCH_CHECK(step >= 1, "row_adamw_: steps count from 1, got ", step);
 }
 
 void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGradient& gradient,
                 const Tensor& scale, const AdamWStep& step) {
+  TORCH_CHECK(step.step >= 1, "row_adamw_: steps count from 1, got ", step.step);
   RowGradient rows = gradient;
   if (!rows.ids.defined()) {  // nothing was touched
     const auto ints = table.options().dtype(at::kInt);
@@ -79,8 +82,11 @@ void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGra
   }
   static const auto op = schema<Update>("blt::row_adamw_");
   op.call(table, exp_avg, exp_avg_sq, rows.ids, rows.values, rows.count, scale, step.learning_rate,
-          step.beta1, step.beta2, step.eps, step.weight_decay, step.step, step.touched_only, step.seed,
-          step.first_row);
+          step.beta1, step.beta2, step.eps, step.weight_decay,
+          step.step_on_device.defined()
+              ? step.step_on_device
+              : at::full({}, static_cast<double>(step.step), table.options().dtype(at::kFloat)),
+          step.touched_only, step.seed, step.first_row);
 }
 
 }  // namespace blt::ops
