@@ -76,9 +76,11 @@ class ReplicatedTables : public Tables {
   }
 
   // Those that this rank's optimizer moves.
-  Gradients::Rows own(const RowGradient& rows, const Table& table) const {
+  Gradients::Rows own(const RowGradient& of_all, const Table& table) const {
     const Part inside = own_rows(table);
-    const auto* ids = rows.ids.const_data_ptr<int32_t>();
+    const RowGradient rows = without_room(of_all);
+    const at::Tensor on_host = rows.ids.cpu();
+    const auto* ids = on_host.const_data_ptr<int32_t>();
     const int64_t begin = std::lower_bound(ids, ids + rows.capacity, inside.begin) - ids;
     const int64_t end = std::lower_bound(ids, ids + rows.capacity, inside.end) - ids;
     return {.name = table.table.name,

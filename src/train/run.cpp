@@ -58,19 +58,6 @@ int64_t training_seed(int64_t seed, std::string_view model) {
                               1);
 }
 
-// Where a run trains: of several ranks, on the host, from whose memory they exchange tensors.
-at::Device training_device(const RunConfig& config, const RunOptions& options, const Group& group) {
-  const at::Device device =
-      find_device(config.device, fmt::format("device: {}", config.device), options.local_rank);
-  if (!device.is_cpu() && group.size() > 1)
-    throw Error(
-        fmt::format("device: {}: {} ranks exchange tensors by Gloo, from the host's memory: train with one "
-                    "process, or on "
-                    "the cpu",
-                    config.device, group.size()));
-  return device;
-}
-
 TrainerParts shared_parts(const RunSettings& settings, const RunOptions& options,
                           const std::shared_ptr<Group>& group) {
   TrainerParts parts;
@@ -188,7 +175,8 @@ void check_a_step(Trainer& trainer) {
 
 Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
                             const std::shared_ptr<Group>& group) {
-  const at::Device device = training_device(config, options, *group);
+  const at::Device device =
+      find_device(config.device, fmt::format("device: {}", config.device), options.local_rank);
   // What comes before a trainer's first step may take long, has nothing to save and no place to ask for a stop.
   const char* last_words = !group->is_first() ? "" : options.check ? kStoppedInCheck : kStoppedBeforeAStep;
   std::optional<StopAtOnce> starting(std::in_place, last_words);

@@ -144,16 +144,13 @@ class ShardedTables : public Tables {
                                      table.options().dtype(gradient_type(table)).requires_grad(false)),
                  .count = {},
                  .capacity = 0};
-    const int64_t count =
-        touched.count.defined() ? touched.count.item<int32_t>() : 0;  // not a capacity: it travels
-    const at::Tensor ids = touched.ids.narrow(0, 0, count);
-    const Announced announced = announce(counts_by_owner(t, ids), "numbers of table rows");
+    const Announced announced = announce(counts_by_owner(t, touched.ids), "numbers of table rows");
     if (announced.total == 0) return {};
-    const at::Tensor own_ids = exchanged(ids, announced.counts, "ids of table rows")
+    const at::Tensor own_ids = exchanged(touched.ids, announced.counts, "ids of table rows")
                                    .sub_(static_cast<int32_t>(own_rows(all()[t]).begin));
-    const at::Tensor values = exchanged(touched.values.narrow(0, 0, count).to(wire_type(all()[t])),
-                                        announced.counts, "gradients of table rows")
-                                  .to(gradient_type(table));
+    const at::Tensor values =
+        exchanged(touched.values.to(wire_type(all()[t])), announced.counts, "gradients of table rows")
+            .to(gradient_type(table));
     std::vector<RowGradient> everybodys;
     int64_t begin = 0;
     for (const int64_t rows : announced.counts.received) {

@@ -50,7 +50,16 @@ at::ScalarType Tables::wire_type(const Table& table) const {
 RowGradient Tables::take(const Table& table) {
   RowGradient own = ops::merge(table.embedding->row_gradients);
   table.embedding->row_gradients.clear();
-  return own;
+  return without_room(own);
+}
+
+RowGradient Tables::without_room(const RowGradient& rows) {
+  if (!rows.ids.defined()) return rows;
+  const int64_t count = rows.count.item<int32_t>();
+  return {.ids = rows.ids.narrow(0, 0, count),
+          .values = rows.values.narrow(0, 0, count),
+          .count = rows.count,
+          .capacity = count};
 }
 
 void Tables::gather_rows(const Table& table, std::vector<Group::Pending>& coming) const {

@@ -60,8 +60,11 @@ class Tables {
   Part own_rows(const Table& table) const { return rows_of(group_.rank(), table); }
   // All tables' own rows, as elements.
   Parts own_parts() const;
-  // The merged rows of this rank's backward passes, which are forgotten.
+  // The merged rows of this rank's backward passes, which are forgotten; as many as there are. Waits for the device: the others are told how
+  // many come.
   static RowGradient take(const Table& table);
+  // With no room behind its rows. Waits for the device.
+  static RowGradient without_room(const RowGradient& rows);
   // The type of gradients on their way; their sums are of gradient_type().
   at::ScalarType wire_type(const Table& table) const;
   // Starts to give all ranks the rows of a whole table that each of them has.

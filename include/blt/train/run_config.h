@@ -74,9 +74,8 @@ struct RunConfig : RunSettings {
   static void fields(auto& self, auto&& field) {
     RunSettings::fields(self, field);
     field("device", self.device,
-          "Where the models are trained: cpu, cuda, or one of several such as cuda:1; several ranks, on the "
-          "cpu "
-          "alone. A checkpoint does not depend on it: a run may go on elsewhere.");
+          "Where the models are trained: cpu, cuda (of several ranks on a machine, each its own), or one of "
+          "several such as cuda:1. A checkpoint does not depend on it: a run may go on elsewhere.");
     field("entropy_model", self.entropy_model,
           "Whose entropies cut the text; none for rules that need none.");
     field("patching", self.patching, "How bytes become patches.");
