@@ -55,9 +55,10 @@ if(BLT_GLOO_INCLUDE)
   target_include_directories(blt_gloo SYSTEM INTERFACE ${BLT_GLOO_INCLUDE})
 endif()
 
-# NCCL is beside LibTorch, likewise: its header comes with the CUDA toolkit. Without it libblt trains with one GPU only.
+# NCCL is beside LibTorch, likewise. The header of the wheel that LibTorch brings is of its version; another must not be older, as LibTorch
+# writes into structs of its size. Without it libblt trains with one GPU only.
 if(BLT_CUDA)
-  find_path(BLT_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_path(BLT_NCCL_INCLUDE nccl.h HINTS ${BLT_TORCH_ROOT}/../nvidia/nccl/include ${CUDAToolkit_INCLUDE_DIRS})
   if(BLT_NCCL_INCLUDE)
     add_library(blt_nccl INTERFACE)
     target_include_directories(blt_nccl SYSTEM INTERFACE ${BLT_NCCL_INCLUDE} ${CUDAToolkit_INCLUDE_DIRS})

@@ -29,8 +29,11 @@ struct Library {
     void* const handle = ::dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
     if (handle != nullptr)
       open = reinterpret_cast<parquet_detail::Open*>(::dlsym(handle, parquet_detail::kOpen));
-    if (open == nullptr)
-      problem = fmt::format("{}: where Arrow was moved, configure and build again", ::dlerror());
+    if (open == nullptr) {
+      const char* why = ::dlerror();
+      problem = fmt::format("{}: where Arrow was moved, configure and build again",
+                            why != nullptr ? why : path.c_str());
+    }
   }
 };
 

@@ -1,4 +1,4 @@
-// PyTorch's transport between GPUs.
+// PyTorch's transport between GPUs. Not yet run.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>

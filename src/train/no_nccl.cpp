@@ -7,7 +7,7 @@ c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store
                                             std::chrono::milliseconds) {
   throw Error(
       "this build of libblt has no transport between GPUs: it was configured without CUDA, or without NCCL's "
-      "header (nccl.h, which the CUDA toolkit or the package libnccl-dev has)");
+      "header (nccl.h, which the wheel nvidia-nccl or the package libnccl-dev has)");
 }
 
 }  // namespace blt

@@ -108,7 +108,8 @@ TEST(HostReads, AreSeen) {
   const HostReads reads;
   numbers.sum().item<float>();
   EXPECT_EQ(HostReads::count, 1);
-  if (numbers[0].is_nonzero()) EXPECT_GE(HostReads::count, 2);
+  EXPECT_TRUE(numbers[0].is_nonzero());
+  EXPECT_GE(HostReads::count, 2);
   const int64_t before = HostReads::count;
   numbers.index({numbers > 0});
   EXPECT_GT(HostReads::count, before);

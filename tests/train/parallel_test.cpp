@@ -270,7 +270,8 @@ TEST(Parallel, Bfloat16StateOfTablesIsThatOfOne) {
         const at::Tensor other = many[0].state.at(name);
         ASSERT_EQ(other.sizes(), tensor.sizes()) << what << ", " << name;
         ASSERT_EQ(other.scalar_type(), tensor.scalar_type()) << what << ", " << name;
-        EXPECT_TRUE(torch::allclose(other, tensor, 2e-2, 1e-4)) << what << ", " << name;
+        const double largest = tensor.to(at::kDouble).abs().max().item<double>();
+        EXPECT_TRUE(torch::allclose(other, tensor, 2e-2, 1e-3 * largest)) << what << ", " << name;
         if (tensor.scalar_type() != at::kBFloat16) continue;
         ++narrow;
         EXPECT_LT((other != tensor).to(at::kDouble).mean().item<double>(), 0.02) << what << ", " << name;

@@ -51,14 +51,12 @@ struct SourceConfig {
           above(0));
     field("format", self.format,
           "text: a file is one document, any bytes. jsonl: a line is one. parquet: a row is one, in builds "
-          "with "
-          "Arrow. auto: jsonl for .jsonl and .ndjson, parquet for .parquet.");
+          "with Arrow. auto: jsonl for .jsonl and .ndjson, parquet for .parquet.");
     field("text_field", self.text_field,
           "The key of a JSON line, or the column of a Parquet file, that holds the document.");
     field("on_error", self.on_error,
           "At a line that is no JSON, a line or row that has no text, or a damaged archive or Parquet file: "
-          "end "
-          "the run, or skip the line or row (of a file, the rest).");
+          "end the run, or skip the line or row (of a file, the rest).");
   }
   void validate(Errors& errors) const;
 };

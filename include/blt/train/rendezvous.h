@@ -38,7 +38,7 @@ struct GroupTimeouts {
   double transfer_s = 600;  // until a transfer has come through
 };
 
-// Meets the other ranks; returns when all are there, with Gloo between them, and NCCL between the GPUs of those whose tensors are there. The machine's address is that of its host name, on one machine
+// Meets the other ranks; returns when all are there, with Gloo between them, and NCCL between the GPUs of those whose tensors are there (not yet run). The machine's address is that of its host name, on one machine
 // loopback; GLOO_SOCKET_IFNAME names another network interface. Throws blt::Error where ranks are missing in time, naming those that came
 // and those that did not, or the store cannot be reached; FailureTold where another rank says so. A stop signal (base/signals.h) ends
 // the waiting.

@@ -58,7 +58,9 @@ struct RunSettings {
     field("output", self.output,
           "Folder for checkpoints and metrics: step_* and latest; an entropy model's go to entropy_model/ "
           "inside it.");
-    field("seed", self.seed, "Seed of the initial parameters and of dropout.", at_least(0));
+    field("seed", self.seed,
+          "Seed of the initial parameters, of dropout, and of what the optimizer rounds at random.",
+          at_least(0));
     field("data", self.data, "The text.");
     field("train", self.train, "The training of the Byte Latent Transformer.");
     field("parallel", self.parallel, "How several processes (ranks) train together.");
