@@ -116,8 +116,9 @@ TEST_F(BltTrainResume, GoesOnWhereverItWasSaved) {
     const std::vector<json> there = losses("whole"), here = losses(output);
     ASSERT_EQ(there.size(), here.size());
     for (size_t i = 0; i < there.size(); ++i)
-      if (there[i].contains("loss"))
+      if (there[i].contains("loss")) {
         EXPECT_NEAR(there[i]["loss"].get<double>(), here[i]["loss"].get<double>(), 2e-3) << i;
+      }
   }
 }
 

@@ -51,7 +51,8 @@ struct Event {
 // The complete events of a trace, by their name.
 std::map<std::string, std::vector<Event>> events_of(const std::filesystem::path& trace) {
   std::map<std::string, std::vector<Event>> events;
-  for (const json& event : json::parse(content_of(trace))["traceEvents"])
+  const json whole = json::parse(content_of(trace));
+  for (const json& event : whole["traceEvents"])
     if (event.value("ph", "") == "X") {
       const double begin = event["ts"].get<double>();
       events[event["name"].get<std::string>()].push_back({begin, begin + event["dur"].get<double>()});

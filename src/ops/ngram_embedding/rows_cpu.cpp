@@ -184,7 +184,7 @@ std::tuple<Tensor, Tensor, Tensor> merge_rows(at::TensorList ids, at::TensorList
                     values[g].scalar_type() == values[0].scalar_type(),
                 "merge_rows: values must be ", values[0].scalar_type(), " [", ids[g].size(0), ", ", columns,
                 "], got ", values[g].scalar_type(), " ", values[g].sizes());
-    const int64_t count = counts[g].item<int32_t>();
+    const int64_t count = *counts[g].const_data_ptr<int32_t>();
     TORCH_CHECK(count >= 0 && count <= ids[g].size(0), "merge_rows: count ", count, " of ", ids[g].size(0),
                 " rows");
     const Tensor ids_ = ids[g].contiguous();
