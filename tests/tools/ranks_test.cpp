@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tools/train_run.h"
+#include "train/tcp_store.h"
 
 namespace blt {
 namespace {
@@ -302,6 +303,26 @@ TEST_F(BltTrainRanks, TrainOnWhereTheDiskIsFullAndEndWhereTheLastCheckpointDoesN
   EXPECT_NE(errors[0].find("step 8: the checkpoint was not saved: "), std::string::npos) << log;
   EXPECT_NE(log.find("\nstep_00000003\n"), std::string::npos) << log;
   EXPECT_EQ(log.find("\n.step_"), std::string::npos) << "what was half written stayed: " << log;
+}
+
+// As torchrun --nproc-per-node 1 does: the launcher keeps the store.
+TEST_F(BltTrainRanks, OneRankOfALauncherIsAGroup) {
+  const auto store = tcp_store({.is_server = true});
+  const auto train_as_rank = [&](uint16_t port) {
+    const std::string command =
+        "RANK=0 WORLD_SIZE=1 LOCAL_WORLD_SIZE=1 MASTER_ADDR=127.0.0.1 TORCHELASTIC_USE_AGENT_STORE=True "
+        "MASTER_PORT=" +
+        std::to_string(port) + " " + BLT_BIN_DIR + "/blt_train " + file("run.yaml") +
+        " output=" + file("ranked") +
+        " parallel.sharding=zero3 parallel.tables=sharded parallel.start_timeout_s=1 2> " + file("log");
+    return WEXITSTATUS(std::system(command.c_str()));
+  };
+  EXPECT_EQ(train_as_rank(1), 1) << "nobody keeps a store there";
+  EXPECT_NE(content_of(folder_ / "log").find("rank 0 of 1: 127.0.0.1:1 cannot be reached"), std::string::npos)
+      << content_of(folder_ / "log");
+  ASSERT_EQ(train_as_rank(store->getPort()), 0) << content_of(folder_ / "log");
+  ASSERT_EQ(train("alone", "").exit_code, 0);
+  EXPECT_NEAR(validated("ranked"), validated("alone"), 1e-4);
 }
 
 TEST_F(BltTrainRanks, UnderTorchrunsEnvironmentRankZeroKeepsTheStore) {
