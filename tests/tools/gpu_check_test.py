@@ -218,6 +218,31 @@ def test_time_runs_out_and_the_next_call_goes_on(world):
     assert len(world.ran()) == ran and len(world.cases()) == 5
 
 
+def test_the_newest_result_of_each_case_counts(world):
+    world.run("--stage", "test", "--only", "Plain.(Passes|Passes2)$", expected=0)
+    back = json.loads((world.output / "results.json").read_text())
+    for case, seconds, date in zip(back["cases"], (11, 12), ("2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z")):
+        case.update(seconds=seconds, date=date)
+    (world.folder / "back.json").write_text(json.dumps(back))
+    world.run("--stage", "test", "--only", "Plain.Passes3$", expected=0)
+    said = world.run("--stage", "test", "--only", "Plain.Passes", "--from", world.folder / "back.json", expected=0)
+    assert "back.json: 2 cases" in said or "back.json: 1 cases" in said, said
+    for path in (world.output, world.root / "build/gpu_check"):
+        cases = {case["name"]: case for case in json.loads((path / "results.json").read_text())["cases"]}
+        assert cases["ops_test Plain.Passes"]["seconds"] != 11 and cases["ops_test Plain.Passes2"]["seconds"] == 12, cases
+        assert "ops_test Plain.Passes3" in cases
+    assert len(world.ran()) == 3
+
+    # A new output begins with the copy's cases, and says so. Of programs elsewhere, results are set aside, each under a name of its own.
+    world.output = world.folder / "output2"
+    assert "gpu_check/results.json: 3 cases" in world.run("--stage", "test", "--only", "Plain.Passes$", expected=0)
+    for name in ("b", "c", "binaries", "b", "binaries"):
+        if not (world.folder / name).exists():
+            shutil.copytree(world.folder / "binaries", world.folder / name)
+        world.run("--stage", "test", "--only", "Plain.Passes$", "--binaries", world.folder / name, expected=0)
+    assert len(list(world.output.glob("results.*H100*.json"))) == 5
+
+
 def test_other_sources_and_damaged_files(world):
     world.run("--stage", "test", "--only", "Plain.Passes$", expected=0)
     (world.root / "src/a.cpp").write_text("int b;\n")
