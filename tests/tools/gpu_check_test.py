@@ -43,7 +43,11 @@ for name in names:
     if what == "IsSkipped": print("a.cpp:9: Skipped\nno CUDA device\n")
     ends = {"Fails": f"[  FAILED  ] {name}, where GetParam() = x (2 ms)", "IsSkipped": f"[  SKIPPED ] {name} (0 ms)"}
     print(ends.get(what, f"[       OK ] {name} (1 ms)"), flush=True)
-if failed: print("[  FAILED  ] 1 test, listed below:\n[  FAILED  ] Plain.Fails")
+at_exit = os.environ.get("AT_EXIT")
+if at_exit == "tear-down": print("a.cpp:5: Failure\n[  FAILED  ] Plain: SetUpTestSuite or TearDownTestSuite"); failed = 1
+if failed: print("[  FAILED  ] 1 test, listed below:\n[  FAILED  ] Plain.Fails", flush=True)
+if at_exit == "crash": os.abort()
+if at_exit == "hang": time.sleep(1000)
 sys.exit(failed)
 """
 BENCH_OPS = r"""
@@ -172,6 +176,18 @@ def test_failures_crashes_and_hangs(world):
     assert len(world.ran()) == 14
     world.run("--stage", "test", "--again", "--only", "Plain.Passes", expected=0)
     assert len(world.ran()) == 17
+
+
+def test_programs_that_fail_after_their_last_test(world):
+    for at_exit, only, expected in (("crash", "Plain.Passes$", "failed"), ("crash", "Plain.Fails$", "failed"), ("hang", "Plain.Passes$", "stopped"),
+                                    ("tear-down", "Plain.Passes$", "failed"), ("tear-down", "Plain.Fails$", "failed"), (None, "Plain.Fails$", None),
+                                    (None, "Plain.Passes$", None)):
+        os.environ["AT_EXIT"] = at_exit or ""
+        world.run("--stage", "test", "--again", "--only", only, "--case-seconds", "3", expected=0 if at_exit is None and "Passes" in only else 1)
+        cases = {name: case["status"] for (_, name), case in world.cases().items()}
+        name = "ops_test " + only.rstrip("$")
+        assert cases == {name: "passed" if "Passes" in name else "failed", **({"ops_test exit": expected} if expected else {})}, (at_exit, cases)
+    del os.environ["AT_EXIT"]
 
 
 def test_a_kill_loses_nothing(world):
