@@ -292,6 +292,31 @@ def test_the_other_stages(world):
     assert "1500" in said and "train: cuda float32, 40 steps: 10 bytes/s" in said
 
 
+def test_what_was_missing_is_looked_at_again(world):
+    stages = ("--stage", "test", "--stage", "bench", "--stage", "peer", "--only", "Plain.Passes$|small")
+    good = {name: (world.folder / f"binaries/{name}").read_text() for name in ("bin/ops_test", "bench/ops", "bench/train_step")}
+    for name in ("bin/ops_test", "bench/ops"):
+        world.script(f"binaries/{name}", "raise SystemExit(127)")
+    (world.folder / "binaries/bench/train_step").unlink()
+    world.run(*stages, expected=1)
+    cases = world.cases()
+    assert status(cases, "test", "ops_test *") == status(cases, "bench", "ops *") == "failed"
+    assert "not built" in cases["peer", "libblt train small float32 4 1024"]["why"]
+    for name in ("bench/ops", "bin/ops_test"):
+        (world.folder / f"binaries/{name}").write_text(good[name])
+    world.run(*stages, expected=0)
+    assert cases_of_train_step(world) == {"skipped"}
+    world.script("binaries/bench/train_step", TRAIN_STEP)
+    world.run(*stages, expected=0)
+    cases = world.cases()
+    assert cases_of_train_step(world) == {"passed"} and status(cases, "peer", "libblt train small float32 4 1024") == "passed"
+    assert not [name for _, name in cases if name.endswith("*")] and status(cases, "test", "ops_test Plain.Passes") == "passed"
+
+
+def cases_of_train_step(world):
+    return {case["status"] for (_, name), case in world.cases().items() if name.startswith("train_step")}
+
+
 def test_without_a_device(world):
     # nvidia-smi may be there on this machine: hide it behind one that knows no device.
     world.script("machine/nvidia-smi", "raise SystemExit(9)")
