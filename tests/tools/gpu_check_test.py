@@ -28,6 +28,7 @@ if "--gtest_list_tests" in arguments:
     for suite, tests in TESTS:
         print(suite + ".")
         for test in tests: print("  " + test + "  # GetParam() = x")
+    if "MANY" in os.environ: print("Many.\n" + "".join(f"  Cuda{i}\n" for i in range(30)))
     sys.exit()
 wanted = re.search(r"--gtest_filter=(.*)", open(arguments.split("--gtest_flagfile=")[1]).read())[1].split(":")
 failed = 0
@@ -65,9 +66,14 @@ for name in names:
 print("  ]\n}")
 """
 SANITIZER = r"""
-import re, sys
+import os, re, sys, time
 check, names = sys.argv[2], re.search(r"--gtest_filter=(.*)", open(sys.argv[-1].split("=")[1]).read())[1].split(":")
-for name in names: print(f"[       OK ] {name} (1 ms)")
+assert len(names) <= 12
+for number, name in enumerate(names):
+    print(f"[ RUN      ] {name}", flush=True)
+    time.sleep(float(os.environ.get("SANITIZER_SECONDS", 0)))
+    if number < int(os.environ.get("SANITIZER_SKIPS", 0)): print(f"a.cpp:9: Skipped\nno device of this kind\n\n[  SKIPPED ] {name} (1 ms)")
+    else: print(f"[       OK ] {name} (1 ms)", flush=True)
 if check == "racecheck": print("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
 elif check == "initcheck": print("========= Uninitialized __global__ memory read of size 4 bytes\n========= ERROR SUMMARY: 3 errors"); sys.exit(99)
 else: print("========= ERROR SUMMARY: 0 errors")
@@ -290,6 +296,24 @@ def test_the_other_stages(world):
     assert cases["peer", "libblt train 1b bfloat16 1 4096"]["why"] == "bench/train_step does not have this shape or type yet"
     assert "does not fit" in cases["peer", "port train 1b bfloat16 1 4096"]["why"]
     assert "1500" in said and "train: cuda float32, 40 steps: 10 bytes/s" in said
+
+
+def test_what_the_sanitizer_ran(world):
+    arguments = ("--stage", "sanitize", "--again", "--only", "(mem|race)check Pool")
+    for skips, expected, why in (("2", "skipped", "ran 0 of 2: no device of this kind"), ("1", "passed", "ran 1 of 2: no device of this kind"),
+                                 ("0", "passed", None)):
+        os.environ["SANITIZER_SKIPS"] = skips
+        world.run(*arguments, expected=0)
+        for check in ("memcheck", "racecheck"):
+            case = world.cases()["sanitize", f"{check} Pool, smallest cases"]
+            assert (case["status"], case.get("why"), case["tests_ran"]) == (expected, why, 2 - int(skips)), case
+    # A large suite comes in pieces, and each test has the limit to itself.
+    os.environ.update(MANY="1", SANITIZER_SECONDS="0.3")
+    world.run("--stage", "sanitize", "--again", "--only", "racecheck Many", "--case-seconds", "2", expected=0)
+    for name in ("MANY", "SANITIZER_SECONDS", "SANITIZER_SKIPS"):
+        del os.environ[name]
+    assert {name: case["tests_ran"] for (_, name), case in world.cases().items()} == {
+        "racecheck Many, smallest cases": 6, "racecheck Many, cases 7 to 18": 12, "racecheck Many, cases 19 to 30": 12}
 
 
 def test_what_was_missing_is_looked_at_again(world):
