@@ -341,6 +341,11 @@ def cases_of_train_step(world):
     return {case["status"] for (_, name), case in world.cases().items() if name.startswith("train_step")}
 
 
+def test_stages_keep_the_order_they_are_given_in(world):
+    said = world.run("--stage", "peer", "--stage", "bench", "--stage", "test", "--stage", "bench", "--only", "nothing", expected=0)
+    assert re.findall("^== (.*)", said, re.M) == ["peer", "bench", "test"], said
+
+
 def test_without_a_device(world):
     # nvidia-smi may be there on this machine: hide it behind one that knows no device.
     world.script("machine/nvidia-smi", "raise SystemExit(9)")
