@@ -79,14 +79,24 @@ elif check == "initcheck": print("========= Uninitialized __global__ memory read
 else: print("========= ERROR SUMMARY: 0 errors")
 """
 BLT_TRAIN = r"""
-import json, pathlib, re, sys
-if "--help-config" in sys.argv: print("  train.compute   [x] X.\n  train.device    [cpu | cuda] Where."); sys.exit()
+import json, os, pathlib, re, sys, time
 config = open(sys.argv[1]).read()
 folder = pathlib.Path(re.search("output: (.*)", config)[1]); folder.mkdir(parents=True)
 off = {"train.compute=float32": 0, "train.compute=bfloat16": 0.5}[sys.argv[2]]
-assert sys.argv[3] in ("train.device=cpu", "train.device=cuda"), sys.argv
+assert sys.argv[3:] in (["device=cpu"], ["device=cuda"], ["device=cuda", "parallel.sharding=zero3", "parallel.tables=sharded"]), sys.argv
+assert ("RANK" in os.environ) == (len(sys.argv) > 4)
+if "RANK" in os.environ: off = float(os.environ.get("RANK_IS_OFF", 0))
+slow = "SLOW_CPU" in os.environ and sys.argv[3] == "device=cpu"
 with open(folder / "metrics.jsonl", "w") as out:
-    for step in range(int(re.search("steps: (.*)", config)[1])): out.write(json.dumps({"step": step + 1, "loss": 5 - step * 0.1 + off, "bytes_per_s": 10}) + "\n")
+    for step in range(int(re.search("steps: (.*)", config)[1])):
+        if slow and step == 25: out.write('{"lo'); out.flush(); time.sleep(1000)
+        out.write(json.dumps({"step": step + 1, "loss": 5 - step * 0.1 + off, "bytes_per_s": 10}) + "\n")
+"""
+TORCHRUN = r"""
+import os, sys
+assert sys.argv[1:5] == ["--standalone", "--no-python", "--nproc-per-node", "1"], sys.argv
+os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+os.execv(sys.argv[5], sys.argv[5:])
 """
 TRAIN_STEP = r"""
 import sys
@@ -123,6 +133,9 @@ class World:
         for name in ("torch", "transformers"):
             (folder / f"site/{name}-1.0.dist-info").mkdir(parents=True)
             (folder / f"site/{name}-1.0.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "site/torch/distributed").mkdir(parents=True)
+        for name, text in (("__init__", ""), ("distributed/__init__", ""), ("distributed/run", TORCHRUN)):
+            (folder / f"site/torch/{name}.py").write_text(text)
         (folder / "text").write_text("some text")
         self.folder, self.output = folder, folder / "output"
 
@@ -289,8 +302,10 @@ def test_the_other_stages(world):
     assert status(cases, "bench", "ops float32 pool/forward/T4 (x)") == "passed" and status(cases, "bench", "ops float32 pool/backward/T4 (x)") == "failed"
     assert status(cases, "bench", "train_step --shape small --rows 4 --bytes 1024") == "passed"
     assert cases["train", "cuda float32, 40 steps"]["losses"][:2] == [5, 4.9]
-    assert status(cases, "train", "losses of cuda float32 beside cpu float32") == "passed"
-    assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32") == "failed"
+    assert status(cases, "train", "losses of cuda float32 beside cpu float32, 40 steps") == "passed"
+    assert status(cases, "train", "losses of cuda float32 as one rank beside cuda float32, 40 steps") == "passed"
+    assert "torch.distributed.run" in cases["train", "cuda float32 as one rank, 40 steps"]["command"]
+    assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32, 40 steps") == "failed"
     assert cases["peer", "port train small float32 4 1024"]["result"]["transformers"] == "5.17.0"
     assert status(cases, "peer", "libblt train small float32 4 1024") == "passed"
     assert cases["peer", "libblt train 1b bfloat16 1 4096"]["why"] == "bench/train_step does not have this shape or type yet"
@@ -339,6 +354,20 @@ def test_what_was_missing_is_looked_at_again(world):
 
 def cases_of_train_step(world):
     return {case["status"] for (_, name), case in world.cases().items() if name.startswith("train_step")}
+
+
+def test_losses_beside_each_other(world):
+    os.environ.update(SLOW_CPU="1", RANK_IS_OFF="0.001")
+    world.run("--stage", "train", "--steps", "40", "--case-seconds", "3", "--only", "float32", expected=1)
+    cases = world.cases()
+    cpu = cases["train", "cpu float32, 40 steps"]
+    assert cpu["status"] == "passed" and cpu["why"] == "25 steps in its time" and len(cpu["losses"]) == 25, cpu
+    beside = cases["train", "losses of cuda float32 beside cpu float32, 40 steps"]
+    assert beside["status"] == "passed" and beside["compared_steps"] == 25, beside
+    rank = cases["train", "losses of cuda float32 as one rank beside cuda float32, 40 steps"]
+    assert rank["status"] == "failed" and 1e-4 < rank["first_10_steps"] < 3e-4 and rank["compared_steps"] == 40, rank
+    for name in ("SLOW_CPU", "RANK_IS_OFF"):
+        del os.environ[name]
 
 
 def test_stages_keep_the_order_they_are_given_in(world):
