@@ -2,7 +2,7 @@
 
     python gpu_check_test.py REPOSITORY BUILD
 
-BUILD/bin/ops_test is the real one, whose lines the script has to understand.
+BUILD/bin/ops_test is the real one, whose lines the script has to understand, and BUILD/bin/blt_train, which has to take its settings.
 """
 import json
 import os
@@ -398,6 +398,17 @@ def test_it_understands_googletest(world):
     on_device = cases["test", "ops_test SegmentPool/OpTest.CudaEqualsReference/max_N13_P5_C3"]
     assert on_device["status"] == "passed" or on_device["why"] == "no CUDA device", on_device
     assert len(cases) >= 10, cases.keys()
+
+
+def test_blt_train_takes_its_settings(world):
+    real = world.folder / "real/bin"
+    real.mkdir(parents=True)
+    (real / "blt_train").symlink_to(real_build / "bin/blt_train")
+    world.script("machine/nvidia-smi", "raise SystemExit(9)")
+    text = world.folder / "real.txt"
+    text.write_text("".join(path.read_text() for path in sorted((repository / "docs").glob("*.md"))))
+    world.run("--stage", "train", "--binaries", world.folder / "real", "--data", text, "--steps", "8", expected=0)
+    assert len(world.cases()["train", "cpu float32, 8 steps"]["losses"]) == 8
 
 
 for name, test in list(globals().items()):
