@@ -2,7 +2,7 @@
 
     python gpu_check_test.py REPOSITORY BUILD
 
-BUILD/bin/ops_test is the real one, whose lines the script has to understand.
+BUILD/bin/ops_test is the real one, whose lines the script has to understand, and BUILD/bin/blt_train, which has to take its settings.
 """
 import json
 import os
@@ -28,6 +28,7 @@ if "--gtest_list_tests" in arguments:
     for suite, tests in TESTS:
         print(suite + ".")
         for test in tests: print("  " + test + "  # GetParam() = x")
+    if "MANY" in os.environ: print("Many.\n" + "".join(f"  Cuda{i}\n" for i in range(30)))
     sys.exit()
 wanted = re.search(r"--gtest_filter=(.*)", open(arguments.split("--gtest_flagfile=")[1]).read())[1].split(":")
 failed = 0
@@ -43,7 +44,11 @@ for name in names:
     if what == "IsSkipped": print("a.cpp:9: Skipped\nno CUDA device\n")
     ends = {"Fails": f"[  FAILED  ] {name}, where GetParam() = x (2 ms)", "IsSkipped": f"[  SKIPPED ] {name} (0 ms)"}
     print(ends.get(what, f"[       OK ] {name} (1 ms)"), flush=True)
-if failed: print("[  FAILED  ] 1 test, listed below:\n[  FAILED  ] Plain.Fails")
+at_exit = os.environ.get("AT_EXIT")
+if at_exit == "tear-down": print("a.cpp:5: Failure\n[  FAILED  ] Plain: SetUpTestSuite or TearDownTestSuite"); failed = 1
+if failed: print("[  FAILED  ] 1 test, listed below:\n[  FAILED  ] Plain.Fails", flush=True)
+if at_exit == "crash": os.abort()
+if at_exit == "hang": time.sleep(1000)
 sys.exit(failed)
 """
 BENCH_OPS = r"""
@@ -61,22 +66,37 @@ for name in names:
 print("  ]\n}")
 """
 SANITIZER = r"""
-import re, sys
+import os, re, sys, time
 check, names = sys.argv[2], re.search(r"--gtest_filter=(.*)", open(sys.argv[-1].split("=")[1]).read())[1].split(":")
-for name in names: print(f"[       OK ] {name} (1 ms)")
+assert len(names) <= 12
+for number, name in enumerate(names):
+    print(f"[ RUN      ] {name}", flush=True)
+    time.sleep(float(os.environ.get("SANITIZER_SECONDS", 0)))
+    if number < int(os.environ.get("SANITIZER_SKIPS", 0)): print(f"a.cpp:9: Skipped\nno device of this kind\n\n[  SKIPPED ] {name} (1 ms)")
+    else: print(f"[       OK ] {name} (1 ms)", flush=True)
 if check == "racecheck": print("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)")
 elif check == "initcheck": print("========= Uninitialized __global__ memory read of size 4 bytes\n========= ERROR SUMMARY: 3 errors"); sys.exit(99)
 else: print("========= ERROR SUMMARY: 0 errors")
 """
 BLT_TRAIN = r"""
-import json, pathlib, re, sys
-if "--help-config" in sys.argv: print("  train.compute   [x] X.\n  train.device    [cpu | cuda] Where."); sys.exit()
+import json, os, pathlib, re, sys, time
 config = open(sys.argv[1]).read()
 folder = pathlib.Path(re.search("output: (.*)", config)[1]); folder.mkdir(parents=True)
 off = {"train.compute=float32": 0, "train.compute=bfloat16": 0.5}[sys.argv[2]]
-assert sys.argv[3] in ("train.device=cpu", "train.device=cuda"), sys.argv
+assert sys.argv[3:] in (["device=cpu"], ["device=cuda"], ["device=cuda", "parallel.sharding=zero3", "parallel.tables=sharded"]), sys.argv
+assert ("RANK" in os.environ) == (len(sys.argv) > 4)
+if "RANK" in os.environ: off = float(os.environ.get("RANK_IS_OFF", 0))
+slow = "SLOW_CPU" in os.environ and sys.argv[3] == "device=cpu"
 with open(folder / "metrics.jsonl", "w") as out:
-    for step in range(int(re.search("steps: (.*)", config)[1])): out.write(json.dumps({"step": step + 1, "loss": 5 - step * 0.1 + off, "bytes_per_s": 10}) + "\n")
+    for step in range(int(re.search("steps: (.*)", config)[1])):
+        if slow and step == 25: out.write('{"lo'); out.flush(); time.sleep(1000)
+        out.write(json.dumps({"step": step + 1, "loss": 5 - step * 0.1 + off, "bytes_per_s": 10}) + "\n")
+"""
+TORCHRUN = r"""
+import os, sys
+assert sys.argv[1:5] == ["--standalone", "--no-python", "--nproc-per-node", "1"], sys.argv
+os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+os.execv(sys.argv[5], sys.argv[5:])
 """
 TRAIN_STEP = r"""
 import sys
@@ -113,6 +133,9 @@ class World:
         for name in ("torch", "transformers"):
             (folder / f"site/{name}-1.0.dist-info").mkdir(parents=True)
             (folder / f"site/{name}-1.0.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "site/torch/distributed").mkdir(parents=True)
+        for name, text in (("__init__", ""), ("distributed/__init__", ""), ("distributed/run", TORCHRUN)):
+            (folder / f"site/torch/{name}.py").write_text(text)
         (folder / "text").write_text("some text")
         self.folder, self.output = folder, folder / "output"
 
@@ -174,6 +197,18 @@ def test_failures_crashes_and_hangs(world):
     assert len(world.ran()) == 17
 
 
+def test_programs_that_fail_after_their_last_test(world):
+    for at_exit, only, expected in (("crash", "Plain.Passes$", "failed"), ("crash", "Plain.Fails$", "failed"), ("hang", "Plain.Passes$", "stopped"),
+                                    ("tear-down", "Plain.Passes$", "failed"), ("tear-down", "Plain.Fails$", "failed"), (None, "Plain.Fails$", None),
+                                    (None, "Plain.Passes$", None)):
+        os.environ["AT_EXIT"] = at_exit or ""
+        world.run("--stage", "test", "--again", "--only", only, "--case-seconds", "3", expected=0 if at_exit is None and "Passes" in only else 1)
+        cases = {name: case["status"] for (_, name), case in world.cases().items()}
+        name = "ops_test " + only.rstrip("$")
+        assert cases == {name: "passed" if "Passes" in name else "failed", **({"ops_test exit": expected} if expected else {})}, (at_exit, cases)
+    del os.environ["AT_EXIT"]
+
+
 def test_a_kill_loses_nothing(world):
     process = world.start("--stage", "test", "--only", "Slow|Plain.Passes$")
     while sum(case["status"] == "passed" for case in world.cases().values()) < 2 if (world.output / "results.json").exists() else True:
@@ -218,6 +253,31 @@ def test_time_runs_out_and_the_next_call_goes_on(world):
     assert len(world.ran()) == ran and len(world.cases()) == 5
 
 
+def test_the_newest_result_of_each_case_counts(world):
+    world.run("--stage", "test", "--only", "Plain.(Passes|Passes2)$", expected=0)
+    back = json.loads((world.output / "results.json").read_text())
+    for case, seconds, date in zip(back["cases"], (11, 12), ("2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z")):
+        case.update(seconds=seconds, date=date)
+    (world.folder / "back.json").write_text(json.dumps(back))
+    world.run("--stage", "test", "--only", "Plain.Passes3$", expected=0)
+    said = world.run("--stage", "test", "--only", "Plain.Passes", "--from", world.folder / "back.json", expected=0)
+    assert "back.json: 2 cases" in said or "back.json: 1 cases" in said, said
+    for path in (world.output, world.root / "build/gpu_check"):
+        cases = {case["name"]: case for case in json.loads((path / "results.json").read_text())["cases"]}
+        assert cases["ops_test Plain.Passes"]["seconds"] != 11 and cases["ops_test Plain.Passes2"]["seconds"] == 12, cases
+        assert "ops_test Plain.Passes3" in cases
+    assert len(world.ran()) == 3
+
+    # A new output begins with the copy's cases, and says so. Of programs elsewhere, results are set aside, each under a name of its own.
+    world.output = world.folder / "output2"
+    assert "gpu_check/results.json: 3 cases" in world.run("--stage", "test", "--only", "Plain.Passes$", expected=0)
+    for name in ("b", "c", "binaries", "b", "binaries"):
+        if not (world.folder / name).exists():
+            shutil.copytree(world.folder / "binaries", world.folder / name)
+        world.run("--stage", "test", "--only", "Plain.Passes$", "--binaries", world.folder / name, expected=0)
+    assert len(list(world.output.glob("results.*H100*.json"))) == 5
+
+
 def test_other_sources_and_damaged_files(world):
     world.run("--stage", "test", "--only", "Plain.Passes$", expected=0)
     (world.root / "src/a.cpp").write_text("int b;\n")
@@ -242,13 +302,77 @@ def test_the_other_stages(world):
     assert status(cases, "bench", "ops float32 pool/forward/T4 (x)") == "passed" and status(cases, "bench", "ops float32 pool/backward/T4 (x)") == "failed"
     assert status(cases, "bench", "train_step --shape small --rows 4 --bytes 1024") == "passed"
     assert cases["train", "cuda float32, 40 steps"]["losses"][:2] == [5, 4.9]
-    assert status(cases, "train", "losses of cuda float32 beside cpu float32") == "passed"
-    assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32") == "failed"
+    assert status(cases, "train", "losses of cuda float32 beside cpu float32, 40 steps") == "passed"
+    assert status(cases, "train", "losses of cuda float32 as one rank beside cuda float32, 40 steps") == "passed"
+    assert "torch.distributed.run" in cases["train", "cuda float32 as one rank, 40 steps"]["command"]
+    assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32, 40 steps") == "failed"
     assert cases["peer", "port train small float32 4 1024"]["result"]["transformers"] == "5.17.0"
     assert status(cases, "peer", "libblt train small float32 4 1024") == "passed"
     assert cases["peer", "libblt train 1b bfloat16 1 4096"]["why"] == "bench/train_step does not have this shape or type yet"
     assert "does not fit" in cases["peer", "port train 1b bfloat16 1 4096"]["why"]
     assert "1500" in said and "train: cuda float32, 40 steps: 10 bytes/s" in said
+
+
+def test_what_the_sanitizer_ran(world):
+    arguments = ("--stage", "sanitize", "--again", "--only", "(mem|race)check Pool")
+    for skips, expected, why in (("2", "skipped", "ran 0 of 2: no device of this kind"), ("1", "passed", "ran 1 of 2: no device of this kind"),
+                                 ("0", "passed", None)):
+        os.environ["SANITIZER_SKIPS"] = skips
+        world.run(*arguments, expected=0)
+        for check in ("memcheck", "racecheck"):
+            case = world.cases()["sanitize", f"{check} Pool, smallest cases"]
+            assert (case["status"], case.get("why"), case["tests_ran"]) == (expected, why, 2 - int(skips)), case
+    # A large suite comes in pieces, and each test has the limit to itself.
+    os.environ.update(MANY="1", SANITIZER_SECONDS="0.3")
+    world.run("--stage", "sanitize", "--again", "--only", "racecheck Many", "--case-seconds", "2", expected=0)
+    for name in ("MANY", "SANITIZER_SECONDS", "SANITIZER_SKIPS"):
+        del os.environ[name]
+    assert {name: case["tests_ran"] for (_, name), case in world.cases().items()} == {
+        "racecheck Many, smallest cases": 6, "racecheck Many, cases 7 to 18": 12, "racecheck Many, cases 19 to 30": 12}
+
+
+def test_what_was_missing_is_looked_at_again(world):
+    stages = ("--stage", "test", "--stage", "bench", "--stage", "peer", "--only", "Plain.Passes$|small")
+    good = {name: (world.folder / f"binaries/{name}").read_text() for name in ("bin/ops_test", "bench/ops", "bench/train_step")}
+    for name in ("bin/ops_test", "bench/ops"):
+        world.script(f"binaries/{name}", "raise SystemExit(127)")
+    (world.folder / "binaries/bench/train_step").unlink()
+    world.run(*stages, expected=1)
+    cases = world.cases()
+    assert status(cases, "test", "ops_test *") == status(cases, "bench", "ops *") == "failed"
+    assert "not built" in cases["peer", "libblt train small float32 4 1024"]["why"]
+    for name in ("bench/ops", "bin/ops_test"):
+        (world.folder / f"binaries/{name}").write_text(good[name])
+    world.run(*stages, expected=0)
+    assert cases_of_train_step(world) == {"skipped"}
+    world.script("binaries/bench/train_step", TRAIN_STEP)
+    world.run(*stages, expected=0)
+    cases = world.cases()
+    assert cases_of_train_step(world) == {"passed"} and status(cases, "peer", "libblt train small float32 4 1024") == "passed"
+    assert not [name for _, name in cases if name.endswith("*")] and status(cases, "test", "ops_test Plain.Passes") == "passed"
+
+
+def cases_of_train_step(world):
+    return {case["status"] for (_, name), case in world.cases().items() if name.startswith("train_step")}
+
+
+def test_losses_beside_each_other(world):
+    os.environ.update(SLOW_CPU="1", RANK_IS_OFF="0.001")
+    world.run("--stage", "train", "--steps", "40", "--case-seconds", "3", "--only", "float32", expected=1)
+    cases = world.cases()
+    cpu = cases["train", "cpu float32, 40 steps"]
+    assert cpu["status"] == "passed" and cpu["why"] == "25 steps in its time" and len(cpu["losses"]) == 25, cpu
+    beside = cases["train", "losses of cuda float32 beside cpu float32, 40 steps"]
+    assert beside["status"] == "passed" and beside["compared_steps"] == 25, beside
+    rank = cases["train", "losses of cuda float32 as one rank beside cuda float32, 40 steps"]
+    assert rank["status"] == "failed" and 1e-4 < rank["first_10_steps"] < 3e-4 and rank["compared_steps"] == 40, rank
+    for name in ("SLOW_CPU", "RANK_IS_OFF"):
+        del os.environ[name]
+
+
+def test_stages_keep_the_order_they_are_given_in(world):
+    said = world.run("--stage", "peer", "--stage", "bench", "--stage", "test", "--stage", "bench", "--only", "nothing", expected=0)
+    assert re.findall("^== (.*)", said, re.M) == ["peer", "bench", "test"], said
 
 
 def test_without_a_device(world):
@@ -274,6 +398,17 @@ def test_it_understands_googletest(world):
     on_device = cases["test", "ops_test SegmentPool/OpTest.CudaEqualsReference/max_N13_P5_C3"]
     assert on_device["status"] == "passed" or on_device["why"] == "no CUDA device", on_device
     assert len(cases) >= 10, cases.keys()
+
+
+def test_blt_train_takes_its_settings(world):
+    real = world.folder / "real/bin"
+    real.mkdir(parents=True)
+    (real / "blt_train").symlink_to(real_build / "bin/blt_train")
+    world.script("machine/nvidia-smi", "raise SystemExit(9)")
+    text = world.folder / "real.txt"
+    text.write_text("".join(path.read_text() for path in sorted((repository / "docs").glob("*.md"))))
+    world.run("--stage", "train", "--binaries", world.folder / "real", "--data", text, "--steps", "8", expected=0)
+    assert len(world.cases()["train", "cpu float32, 8 steps"]["losses"]) == 8
 
 
 for name, test in list(globals().items()):
