@@ -241,7 +241,7 @@ TEST_F(BltTrain, ProfilesBothModelsAndGoesOn) {
 
 TEST_F(BltTrain, TakesADeviceAndKeepsItOutOfCheckpoints) {
   const std::string path = config("placed", {kData, kEntropyModel, kPatching, kModel, kTrain});
-  expect_error(path + " device=gpu", {"override device=gpu: device must be cpu, cuda"});
+  expect_error(path + " device=gpu", {"override device=gpu: device: must be cpu, cuda"});
   if (run("blt_train", path + " --check device=cuda").exit_code != 0) {
     expect_error(path + " device=cuda", {"device: cuda: ", "compute on the cpu"});
     expect_error(path + " device=cuda:3", {"device: cuda:3: ", "compute on the cpu"});
