@@ -31,6 +31,7 @@ namespace {
 
 using blt_test::TemporaryFolder;
 using nlohmann::json;
+using testing::quick;
 using testing::RepeatBatches;
 using testing::sequence;
 using testing::small_config;
@@ -45,15 +46,6 @@ TrainerParts parts_for(const Blt& model) {
   parts.model = trainable(model);
   parts.train = std::make_unique<RepeatBatches>(batches_on(model->parameters()[0].device()));
   return parts;
-}
-
-TrainConfig quick(int64_t steps) {
-  TrainConfig config;
-  config.steps = steps;
-  config.optimizer.learning_rate = 1e-2;
-  config.schedule = ConstantSchedule{};
-  config.log_every = 1000;
-  return config;
 }
 
 // What a step can be asked to do, each with its name.

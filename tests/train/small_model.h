@@ -7,6 +7,7 @@
 #include "blt/batch.h"
 #include "blt/data/stage.h"
 #include "blt/model/blt.h"
+#include "blt/train/trainer.h"
 
 namespace blt::testing {
 
@@ -52,5 +53,15 @@ class RepeatBatches : public Stage<Batch> {
   std::vector<Batch> batches_;
   size_t next_ = 0;
 };
+
+// Steps large enough to show in a few, and no log.
+inline TrainConfig quick(int64_t steps) {
+  TrainConfig config;
+  config.steps = steps;
+  config.optimizer.learning_rate = 1e-2;
+  config.schedule = ConstantSchedule{};
+  config.log_every = 1000;
+  return config;
+}
 
 }  // namespace blt::testing

@@ -21,6 +21,7 @@
 namespace blt {
 namespace {
 
+using testing::quick;
 using testing::RepeatBatches;
 using testing::sequence;
 using testing::small_config;
@@ -40,15 +41,6 @@ TrainerParts parts_for(const Blt& model, std::vector<Batch> batches) {
 // A model directory of one file, which `write` fills, without tensors.
 std::function<ModelToSave()> rest_by(const std::function<void(const std::filesystem::path&)>& write) {
   return [write] { return ModelToSave{.tensors = {}, .write_rest = write}; };
-}
-
-TrainConfig quick(int64_t steps) {
-  TrainConfig config;
-  config.steps = steps;
-  config.optimizer.learning_rate = 1e-2;
-  config.schedule = ConstantSchedule{};
-  config.log_every = 1000;
-  return config;
 }
 
 TEST(Trainer, LearnsATextThatRepeatsItself) {
