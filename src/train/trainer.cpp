@@ -155,6 +155,7 @@ int64_t TrainConfig::accumulate_at(int64_t step) const {
 Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)),
       parts_(std::move(parts)),
+      device_(device_of(*parts_.model.module)),
       group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group())),
       parallel_(prepare(config_, parts_, group_)),
       optimizer_(config_.optimizer, parallel_->parts(), parts_.seed),
@@ -178,9 +179,8 @@ Trainer::Outcome Trainer::run() {
   const std::filesystem::path trace =
       parts_.output.empty() ? ""
                             : parts_.output / fmt::format("trace.rank_{}.json", parallel_->group().rank());
-  const auto looks_behind =
-      static_cast<size_t>(parts_.looks_behind.value_or(device_of(*parts_.model.module).is_cpu() ? 0 : 1));
-  StepProfiler profiler(parts_.profile, trace, device_of(*parts_.model.module));
+  const auto looks_behind = static_cast<size_t>(parts_.looks_behind.value_or(device_.is_cpu() ? 0 : 1));
+  StepProfiler profiler(parts_.profile, trace, device_);
   bool stopped = false;
   while (step_ < config_.steps && !stopped) {
     profiler.before_step();
@@ -246,8 +246,8 @@ bool Trainer::took_step(const Look& look, Progress& progress) {
                                        "the loss {:.4f} is far above those before (mean {:.4f}, deviation "
                                        "{:.4f}; train.spike)",
                                        stats.loss.item<double>(), guard_.mean(), guard_.deviation());
+  count_step(skipped);
   if (!skipped) {
-    skipped_in_row_ = 0;
     if (spike && parallel_->group().is_first()) log_warning(fmt::format("step {}: {}", look.step, far));
     return true;
   }
@@ -256,8 +256,6 @@ bool Trainer::took_step(const Look& look, Progress& progress) {
       : std::isfinite(stats.loss.item<double>())
           ? fmt::format("the gradient is not finite (the loss is {})", stats.loss.item<double>())
           : fmt::format("the loss is not finite ({})", stats.loss.item<double>());
-  ++skipped_;
-  ++skipped_in_row_;
   const std::vector<std::string> texts = texts_of(look);
   const std::string read = texts.empty() ? "" : fmt::format("; it read {}", shortened(texts));
   progress.log_skip(look.step, spike ? "spike" : "nonfinite", texts);
@@ -276,16 +274,14 @@ bool Trainer::took_step(const Look& look, Progress& progress) {
   return false;
 }
 
+void Trainer::count_step(bool is_skipped) {
+  skipped_ += is_skipped ? 1 : 0;
+  skipped_in_row_ = is_skipped ? skipped_in_row_ + 1 : 0;
+}
+
 // What was trained is saved, and the run ends.
 void Trainer::stop_with(const std::string& problem) {
-  for (const Look& later : std::exchange(looks_, {})) {  // steps taken meanwhile
-    if (!later.wait().skipped) {
-      skipped_in_row_ = 0;
-      continue;
-    }
-    ++skipped_;
-    ++skipped_in_row_;
-  }
+  for (const Look& later : std::exchange(looks_, {})) count_step(later.wait().skipped);  // taken meanwhile
   std::string saved;
   try {
     if (save()) {
@@ -335,7 +331,7 @@ StepStats Trainer::train_step() {
     batches = take(*parts_.train, config_.accumulate_at(step_), step_ + 1);
   }
   Group& group = parallel_->group();
-  seed_step(parts_.seed, step_, group.rank(), device_of(*parts_.model.module));
+  seed_step(parts_.seed, step_, group.rank(), device_);
   StepStats stats;
   const double waited_before = group_->waited_s();
   for (const Batch& batch : batches) {
@@ -420,7 +416,7 @@ bool Trainer::save() {
   ModelToSave model = parts_.model_to_save();
   job.shares = shares_of(model);
   job.has_ema = ema_ != nullptr;
-  job.copied = DeviceMark(device_of(*parts_.model.module));
+  job.copied = DeviceMark(device_);
   save_times_.copy_s = seconds_since(copying);
 
   // What all ranks have to know of each: its place in the data, its tensors, and, of the first, the folder or why there is none.

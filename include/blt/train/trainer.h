@@ -126,12 +126,10 @@ struct TrainConfig {
         "Steps in a row that may be skipped (on_nonfinite, spike) before the run ends with an error; 0: any "
         "number.",
         at_least(0));
-    field(
-        "recompute", self.recompute,
-        "Names of layers, such as latent_transformer.layers.*, whose activations are not kept but computed "
-        "again "
-        "in the backward pass: less memory, for the time of another forward; * is any text, ? any character. "
-        "The numbers stay the same.");
+    field("recompute", self.recompute,
+          "Names of layers, such as latent_transformer.layers.*, whose activations are not kept but computed "
+          "again in the backward pass: less memory, for the time of another forward; * is any text, ? any "
+          "character. The numbers stay the same.");
     field("optimizer", self.optimizer, "What moves the parameters.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("ema", self.ema,
@@ -301,6 +299,7 @@ class Trainer {
   void begin_look(const StepStats& stats);
   void finish_looks(size_t most_left, Progress& progress);
   bool took_step(const Look& look, Progress& progress);
+  void count_step(bool is_skipped);
   [[noreturn]] void stop_with(const std::string& problem);
   std::vector<std::string> texts_of(const Look& look);
   void report(const SavedCheckpoint& saved);
@@ -308,6 +307,7 @@ class Trainer {
 
   TrainConfig config_;
   TrainerParts parts_;
+  at::Device device_;  // of the parameters
   std::shared_ptr<WatchedGroup> group_;
   std::unique_ptr<Parallel> parallel_;
   Optimizer optimizer_;
