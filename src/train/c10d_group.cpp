@@ -8,18 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "train/first_line.h"
+
 namespace blt {
 namespace {
 
 // A rank that sees a transfer fail first lets the one speak that knows why, then asks what the others are doing.
 constexpr std::chrono::milliseconds kWaitForTheFirst(1500), kWaitForAnswers(2000);
-
-// Only what happened: no stack of calls.
-std::string first_line(const std::exception& e) {
-  const auto* error = dynamic_cast<const c10::Error*>(&e);
-  const std::string text = error != nullptr ? error->what_without_backtrace() : e.what();
-  return text.substr(0, text.find('\n'));
-}
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "blt/base/error.h"
+#include "train/first_line.h"
 
 #define USE_C10D_GLOO  // without it the header is empty
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -26,11 +27,10 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(const c10::intrusive_ptr<c10d::Store
     return c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(place.rank),
                                                        static_cast<int>(place.ranks), options);
   } catch (const std::exception& e) {
-    const std::string text = e.what();
     throw Error(
         fmt::format("rank {} of {}: no connection to the other ranks: {}; GLOO_SOCKET_IFNAME names the "
                     "network interface to use",
-                    place.rank, place.ranks, text.substr(0, text.find('\n'))));
+                    place.rank, place.ranks, first_line(e)));
   }
 }
 

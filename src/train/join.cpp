@@ -15,6 +15,7 @@
 #include "blt/base/signals.h"
 #include "blt/train/rendezvous.h"
 #include "train/c10d_group.h"
+#include "train/first_line.h"
 #include "train/gloo.h"
 #include "train/nccl.h"
 #include "train/rank_store.h"
@@ -38,12 +39,11 @@ std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s)
                                                   .timeout = to_milliseconds(timeout_s)}),
                                        place);
   } catch (const std::exception& e) {
-    const std::string text = e.what();
     if (place.keeps_store)
       throw Error(
           fmt::format("rank 0 of {}: cannot open port {} for the other ranks; name a free one with "
                       "MASTER_PORT ({})",
-                      place.ranks, place.port, text.substr(0, text.find('\n'))));
+                      place.ranks, place.port, first_line(e)));
     throw Error(
         fmt::format("rank {} of {}: {}:{} cannot be reached within {:g} s (parallel.start_timeout_s): is "
                     "rank 0 running there, and is the port open?",

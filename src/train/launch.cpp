@@ -155,9 +155,7 @@ int launch(int64_t count, const std::vector<std::string>& arguments) {
   struct sigaction hangup = {};
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&signals, SIGHUP);
   sigprocmask(SIG_BLOCK, &signals, nullptr);
-  // The store looks up the names of all ranks, which it does not need: a name server that does not answer holds them for a second each, not for
-  // ten.
-  setenv("RES_OPTIONS", "timeout:1 attempts:1", /*overwrite=*/0);
+  wait_little_for_names();
   Ranks ranks(count, arguments);
   ranks.start();
   while (ranks.any()) {

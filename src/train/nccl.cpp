@@ -5,6 +5,7 @@
 #include <string>
 
 #include "blt/base/error.h"
+#include "train/first_line.h"
 
 #define USE_C10D_NCCL  // without it the header is empty
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -21,9 +22,8 @@ c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store
                                                        static_cast<int>(place.rank),
                                                        static_cast<int>(place.ranks), options);
   } catch (const std::exception& e) {
-    const std::string text = e.what();
-    throw Error(fmt::format("rank {} of {}: no transport between GPUs: {}", place.rank, place.ranks,
-                            text.substr(0, text.find('\n'))));
+    throw Error(
+        fmt::format("rank {} of {}: no transport between GPUs: {}", place.rank, place.ranks, first_line(e)));
   }
 }
 

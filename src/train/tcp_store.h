@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -24,5 +25,9 @@ inline c10::intrusive_ptr<c10d::TCPStore> tcp_store(const TcpStorePlace& place) 
   options.timeout = place.timeout;
   return c10::make_intrusive<c10d::TCPStore>(place.host, options);
 }
+
+// For whoever runs a server. It looks up the names of all that connect, which nobody needs: a name server that does not answer holds them for a
+// second each after this, not for ten. Unless the user has said otherwise. Changes the environment: while there is one thread.
+inline void wait_little_for_names() { setenv("RES_OPTIONS", "timeout:1 attempts:1", /*overwrite=*/0); }
 
 }  // namespace blt

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -19,15 +18,17 @@ namespace blt::testing {
 // Where ranks meet, while one lives.
 class MeetingPlace {
  public:
+  MeetingPlace() {
+    wait_little_for_names();
+    store_ = tcp_store({.is_server = true});
+  }
   RankPlace of(int64_t rank, int64_t ranks) const {
     return {
         .rank = rank, .ranks = ranks, .local_rank = rank, .local_ranks = ranks, .port = store_->getPort()};
   }
 
  private:
-  // As the launcher does; see there.
-  const int no_name_server_ = setenv("RES_OPTIONS", "timeout:1 attempts:1", /*overwrite=*/0);
-  c10::intrusive_ptr<c10d::TCPStore> store_ = tcp_store({.is_server = true});
+  c10::intrusive_ptr<c10d::TCPStore> store_;
 };
 
 // Calls `body` on so many threads, each with its rank's place. Gives what each threw: "" for nothing.
