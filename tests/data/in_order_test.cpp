@@ -1,11 +1,16 @@
 #include "blt/data/in_order.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <numeric>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 
 #include "blt/base/error.h"
@@ -85,6 +90,30 @@ TEST(InOrder, EndsAtAnyTimeWithoutWaitingForTheConsumer) {
     }
     EXPECT_EQ(working, 0) << "no thread is left";
   }
+}
+
+// Exits with 7 where the constructor throws.
+[[noreturn]] void start_too_many_threads() {
+  std::ifstream statm("/proc/self/statm");
+  rlim_t pages = 0;
+  statm >> pages;
+  const rlim_t most = pages * static_cast<rlim_t>(getpagesize()) + (rlim_t{200} << 20);  // some stacks
+  const rlimit limit{.rlim_cur = most, .rlim_max = most};
+  setrlimit(RLIMIT_AS, &limit);
+  try {
+    const Numbers numbers({.threads = 1000, .ahead = 4}, count_to(1000000), slow_square);
+  } catch (const std::system_error&) {
+    std::_Exit(7);
+  }
+  std::_Exit(0);
+}
+
+TEST(InOrderDeathTest, AThreadThatCannotBeStartedIsAnErrorAndEndsTheOthers) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers want more address space than the limit that makes a thread fail";
+#endif
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(start_too_many_threads(), testing::ExitedWithCode(7), "");
 }
 
 }  // namespace

@@ -25,20 +25,18 @@ class InOrder {
     int64_t ahead = 1;    // results that wait or are being worked on, at most; at least 1
   };
   // take: the next job, nullopt at the end; called by one thread at a time, and never again after the end or an exception.
-  // work: called by several threads at once.
+  // work: called by several threads at once. Throws std::system_error when a thread cannot be started.
   InOrder(Options options, std::function<std::optional<Job>()> take, std::function<Result(Job)> work)
       : ahead_(static_cast<size_t>(options.ahead)), take_(std::move(take)), work_(std::move(work)) {
-    for (int64_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
+    try {
+      for (int64_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
+    } catch (...) {  // the system may have no more threads; those that run already end as ever
+      stop();
+      throw;
+    }
   }
   // Takes no more jobs, and waits for those under way.
-  ~InOrder() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    room_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
+  ~InOrder() { stop(); }
   InOrder(const InOrder&) = delete;
   InOrder& operator=(const InOrder&) = delete;
 
@@ -71,6 +69,15 @@ class InOrder {
     std::exception_ptr error = {};
     bool is_done() const { return result || error; }
   };
+
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    room_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
 
   void run() {
     while (true) {
