@@ -144,6 +144,64 @@ TEST_F(Resume, Patches) {
       });
 }
 
+TEST_F(Resume, PatchesInBlocksOfAnotherSize) {
+  const auto items = random_sequences(200, 1);
+  const std::shared_ptr<const Patcher> patcher = make_patcher({SpacePatching{}, {}});
+  const auto stage = [&](int64_t block_bytes, int64_t threads) {
+    return PatchStage(std::make_unique<ListStage<Sequence>>(items), {{0, patcher}}, nullptr,
+                      {.block_bytes = block_bytes, .threads = threads, .blocks_ahead = 4});
+  };
+  auto in_one = stage(500, 0);
+  const auto whole = texts_of(take(in_one));
+  for (const auto& [saved, loaded] : {std::pair<int64_t, int64_t>{500, 100}, {100, 500}, {500, 1}})
+    for (size_t cut = 0; cut <= whole.size(); cut += 7) {
+      auto first = stage(saved, 3);
+      take(first, cut);
+      StateWriter state;
+      first.save(state);
+      auto second = stage(loaded, cut % 2 == 0 ? 0 : 2);
+      second.load(StateReader(state));
+      const std::vector<std::string> rest(whole.begin() + static_cast<std::ptrdiff_t>(cut), whole.end());
+      ASSERT_EQ(texts_of(take(second)), rest) << saved << " bytes, then " << loaded << ", after " << cut;
+    }
+}
+
+// A training run may change it (docs/formats.md).
+TEST_F(Resume, TheWholeChainWithAnotherEntropyBatchBytes) {
+  EntropyPatching rule;
+  rule.threshold = 2.0;
+  const std::shared_ptr<const Patcher> patcher = make_patcher({rule, 8});
+  const auto loader = [&](int64_t entropy_batch_bytes) {
+    DataConfig data = config();
+    data.entropy_batch_bytes = entropy_batch_bytes;
+    return make_patch_loader(data, Pass::kTraining, patcher, std::make_shared<FakeEntropies>());
+  };
+  constexpr size_t kMost = 60;
+  const auto whole = texts_of(take(*loader(500), kMost));
+  for (size_t cut = 0; cut < kMost; ++cut) {
+    const auto first = loader(cut % 2 == 0 ? 500 : 100), second = loader(cut % 2 == 0 ? 100 : 500);
+    take(*first, cut);
+    StateWriter state;
+    first->save(state);
+    second->load(StateReader(state));
+    const std::vector<std::string> rest(whole.begin() + static_cast<std::ptrdiff_t>(cut), whole.end());
+    ASSERT_EQ(texts_of(take(*second, kMost - cut)), rest) << "after " << cut;
+  }
+}
+
+TEST_F(Resume, AShuffledBlockThatBecameShorterIsAnError) {
+  const auto items = random_sequences(20, 1);
+  Shuffle<Sequence> first(std::make_unique<ListStage<Sequence>>(items), 10, 3, "a");
+  take(first, 7);
+  StateWriter state;
+  first.save(state);
+  Shuffle<Sequence> second(
+      std::make_unique<ListStage<Sequence>>(std::vector<Sequence>(items.begin(), items.begin() + 7)), 10, 3,
+      "a");
+  EXPECT_MESSAGE(second.load(StateReader(state)),
+                 "the data is no longer what it was when this state was saved");
+}
+
 TEST_F(Resume, Pack) {
   const auto items = random_sequences(40, 2);
   const std::shared_ptr<const Patcher> patcher = make_patcher({SpacePatching{}, {}});

@@ -17,7 +17,8 @@ namespace blt {
 
 // Reads a block, works on it as a whole, and hands out the results one by one. Its state is its input's at the beginning of the block,
 // and how many results are gone: small whatever the block holds, and a resumed stage does the block's work again. What comes out, and
-// the state, do not depend on the number of threads.
+// the state, do not depend on the number of threads; and where the order of results is that of the inputs, a state also loads under
+// another limit.
 template <class In, class Out>
 class BlockStage : public Stage<Out> {
  public:
@@ -25,6 +26,8 @@ class BlockStage : public Stage<Out> {
     int64_t limit = 1;    // a block ends with the item that brings its weight to this or above
     int64_t threads = 0;  // that read and work ahead; 0: the caller's own, when a block is asked for
     int64_t ahead = 1;    // with threads: blocks that wait or are being worked on, at most
+    bool in_input_order =
+        true;  // result i is that of item i; else a state holds for blocks of its own limit alone
   };
   // What an item adds to its block.
   using Weight = std::function<int64_t(const In&)>;
@@ -57,12 +60,19 @@ class BlockStage : public Stage<Out> {
     ahead_.reset();
     input_->load(in.section("input"));
     start_over(in.integer("block"));
-    const auto taken = static_cast<size_t>(in.integer("taken"));
+    auto taken = static_cast<size_t>(in.integer("taken"));
     if (taken == 0) return;
-    if (std::optional<Worked> block = next_block()) current_ = std::move(*block);
-    if (current_.results.size() <= taken)
-      throw Error("the data is no longer what it was when this state was saved: a block became shorter");
-    taken_ = taken;
+    // The block may have had another limit when the state was saved: then it is a part of one here, or several.
+    while (std::optional<Worked> block = next_block()) {
+      current_ = std::move(*block);
+      if (taken < current_.results.size()) {
+        taken_ = taken;
+        return;
+      }
+      if (!options_.in_input_order) break;
+      taken -= current_.results.size();
+    }
+    throw Error("the data is no longer what it was when this state was saved: it became shorter");
   }
 
  protected:

@@ -19,7 +19,7 @@ class Shuffle : public BlockStage<T, T> {
  public:
   Shuffle(std::unique_ptr<Stage<T>> input, int64_t block, uint64_t seed, const std::string& name)
       : BlockStage<T, T>(
-            std::move(input), {.limit = block}, [](const T&) { return 1; },
+            std::move(input), {.limit = block, .in_input_order = false}, [](const T&) { return 1; },
             [seed, name](std::vector<T> items, int64_t index) {
               Rng(seed, name + ".block" + std::to_string(index)).shuffle(items);
               return items;
