@@ -156,6 +156,20 @@ class Terminal(unittest.TestCase):
         # An empty NO_COLOR counts as none (no-color.org).
         self.assertRegex(on_terminal(command, NO_COLOR="")[1], COLOR)
 
+    def test_inspected_batches_have_the_same_colours(self):
+        command = ["blt_data", "inspect", "run.yaml"]
+        code, text = on_terminal(command)
+        self.assertEqual(code, 0, text)
+        self.assertGreaterEqual(len(set(COLOR.findall(text))), 3, "two colours that take turns, and none")
+        piped = subprocess.run([BINARIES / command[0], *command[1:]], env=environment(), capture_output=True)
+        plain = piped.stdout.decode()
+        self.assertNotIn("\x1b", plain)
+        self.assertIn("|", plain)
+        self.assertEqual(on_terminal(command, NO_COLOR="1")[1], plain)
+        # Nothing but the marks of where a patch ends differs.
+        words = re.findall(r"\w+", ESCAPE.sub("", text))
+        self.assertEqual("".join(words), "".join(re.findall(r"\w+", plain)))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
