@@ -290,11 +290,18 @@ int fill_entropy_cache(const DataOptions& options) {
 int print_batches(const DataOptions& options) {
   Run run = load(options);
   const bool patched = run.config.model.has_value();
-  const auto loader = patched
-                          ? make_patch_loader(run.config.data, Pass::kTraining, patchers(run), run.entropies)
-                          : make_byte_loader(run.config.data, Pass::kTraining);
-  const int64_t per_step = patched || !run.config.entropy_model ? run.config.train.accumulate : 1;
-  for (int64_t skip = (options.step - 1) * per_step; skip > 0; --skip) loader->next();
+  // The stage whose batches they are.
+  const bool of_entropy_model = !patched && run.config.entropy_model &&
+                                std::holds_alternative<TrainedEntropyModel>(*run.config.entropy_model);
+  const RunSettings settings = of_entropy_model ? entropy_model_settings(run.config) : run.config;
+  const LoaderOptions of_rank{.share = {.rank = options.rank, .ranks = options.ranks}};
+  const auto loader =
+      patched ? make_patch_loader(settings.data, Pass::kTraining, patchers(run), run.entropies, of_rank)
+              : make_byte_loader(settings.data, Pass::kTraining, of_rank);
+  const int64_t step = options.step - 1;  // the trainer counts from 0
+  for (int64_t before = 0; before < step; ++before)
+    for (int64_t b = settings.train.accumulate_at(before); b > 0; --b) loader->next();
+  const int64_t per_step = settings.train.accumulate_at(step);
   const bool color = terminal_takes_colors();
   for (int64_t b = 0; b < per_step; ++b) {
     const Batch batch = *loader->next();  // training never ends

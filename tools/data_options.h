@@ -31,6 +31,8 @@ struct DataOptions : ConfigOptions<RunConfig> {
   std::optional<double> mean_patch_bytes;
   int64_t sample_bytes = 1 << 20;
   int64_t step = 1;
+  int64_t rank = 0;
+  int64_t ranks = 1;
   std::optional<std::filesystem::path> svg;
   bool json = false;
 
@@ -38,7 +40,8 @@ struct DataOptions : ConfigOptions<RunConfig> {
     field("command", self.command,
           "stats: count the documents of the training text and measure its patches. calibrate: find the "
           "patching threshold. entropies: "
-          "fill data.entropy_cache. inspect: show the batches of a step.");
+          "fill data.entropy_cache. inspect: show the batches of a step: those of the model, or with "
+          "model=null those of the entropy model.");
     ConfigOptions<RunConfig>::fields(self, field);
     field("model", self.model,
           "A model directory, for its entropies and, of a Byte Latent Transformer, its patching. Default: "
@@ -49,6 +52,8 @@ struct DataOptions : ConfigOptions<RunConfig> {
     field("sample_bytes", self.sample_bytes,
           "Of stats and calibrate: training text whose patches are looked at.", at_least(1));
     field("step", self.step, "Of inspect: which step, from 1.", at_least(1));
+    field("rank", self.rank, "Of inspect: whose batches, from 0.", at_least(0));
+    field("ranks", self.ranks, "Of inspect: processes that train together.", at_least(1));
     field(
         "svg", self.svg,
         "Of stats: draw how long patches are. Of calibrate: draw the mean patch length over the threshold.");
@@ -57,6 +62,11 @@ struct DataOptions : ConfigOptions<RunConfig> {
   static constexpr Positional kPositional[] = {{"command", "stats|calibrate|entropies|inspect"},
                                                {"config", "CONFIG.yaml"},
                                                {"overrides", "section.key=value"}};
+
+  void validate(Errors& errors) const {
+    ConfigOptions::validate(errors);
+    if (rank >= ranks) errors.add("rank", "counts from 0 and is less than --ranks");
+  }
 };
 
 }  // namespace blt

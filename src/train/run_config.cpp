@@ -43,4 +43,15 @@ void RunConfig::validate(Errors& errors) const {
                "top_k looks ahead, so a model cannot be trained on it; it is for evaluation only");
 }
 
+RunSettings entropy_model_settings(const RunConfig& config) {
+  const auto& stage = std::get<TrainedEntropyModel>(*config.entropy_model);
+  RunSettings settings = config;
+  settings.output /= "entropy_model";
+  settings.data.sequence_bytes = stage.sequence_bytes.value_or(settings.data.sequence_bytes);
+  if (stage.batch_bytes) settings.data.batch_bytes = stage.batch_bytes;
+  settings.data.batch_patches.reset();
+  settings.train = stage.train;
+  return settings;
+}
+
 }  // namespace blt

@@ -80,17 +80,6 @@ Models make_models(RunConfig& config, const std::optional<fs::path>& init) {
   return models;
 }
 
-RunSettings entropy_model_settings(const RunConfig& config) {
-  const auto& stage = std::get<TrainedEntropyModel>(*config.entropy_model);
-  RunSettings settings = config;
-  settings.output /= "entropy_model";
-  settings.data.sequence_bytes = stage.sequence_bytes.value_or(settings.data.sequence_bytes);
-  if (stage.batch_bytes) settings.data.batch_bytes = stage.batch_bytes;
-  settings.data.batch_patches.reset();
-  settings.train = stage.train;
-  return settings;
-}
-
 void restore(const Checkpoints& checkpoints, RunConfig& config, const Models& models) {
   if (checkpoints.blt) {
     if (models.blt.is_empty())

@@ -21,9 +21,6 @@ struct Models {
 // With new parameters, or those of `init` (RunOptions), which also puts into the config what it brings.
 Models make_models(RunConfig& config, const std::optional<std::filesystem::path>& init);
 
-// The run as the entropy model's stage sees it.
-RunSettings entropy_model_settings(const RunConfig& config);
-
 // Puts the checkpoint's weights in place, and the threshold that they were trained with. Throws blt::Error when the checkpoint is of
 // another run (same_run.h).
 void restore(const Checkpoints& checkpoints, RunConfig& config, const Models& models);

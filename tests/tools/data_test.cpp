@@ -1,7 +1,9 @@
 // blt_data as a user calls it.
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "tools/run_tool.h"
 
@@ -134,6 +136,58 @@ TEST_F(BltData, InspectShowsTheBatchesOfAStep) {
   ASSERT_EQ(live.exit_code, 0) << live.err;
   EXPECT_EQ(live.out, one.out);
   EXPECT_NE(live.out, data("inspect", with_model() + "--step 1").out);
+}
+
+// The pieces of text that it prints for a step, in the order of their batches.
+std::vector<std::string> texts(const ToolResult& result) {
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  std::vector<std::string> batches;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("batch "))
+      batches.emplace_back();
+    else if (!batches.empty())
+      batches.back() += line + "\n";
+  return batches;
+}
+
+TEST_F(BltData, InspectGoesByTheBatchesThatStepsAccumulate) {
+  const std::string space = "patching.rule.kind=space train.accumulate=1 ";
+  std::vector<std::string> alone;  // a batch a step
+  for (int step = 1; step <= 6; ++step) {
+    const auto batches = texts(data("inspect", space + "--step " + std::to_string(step)));
+    ASSERT_EQ(batches.size(), 1u);
+    alone.push_back(batches[0]);
+  }
+  const std::string growing =
+      space + "'train.accumulate_from=[{step: 1, batches: 2}, {step: 2, batches: 3}]' --step ";
+  EXPECT_EQ(texts(data("inspect", growing + "1")), std::vector<std::string>({alone[0]}));
+  EXPECT_EQ(texts(data("inspect", growing + "2")), std::vector<std::string>({alone[1], alone[2]}));
+  EXPECT_EQ(texts(data("inspect", growing + "3")), std::vector<std::string>({alone[3], alone[4], alone[5]}));
+}
+
+TEST_F(BltData, InspectShowsTheEntropyModelsBatchesAsItsStageHasThem) {
+  const ToolResult stage = data("inspect",
+                                "model=null entropy_model.sequence_bytes=64 entropy_model.batch_bytes=256 "
+                                "entropy_model.train.accumulate=3 --step 2");
+  const ToolResult same =
+      data("inspect",
+           "model=null entropy_model=null patching.rule.kind=space data.sequence_bytes=64 "
+           "data.batch_bytes=256 train.accumulate=3 --step 2");
+  ASSERT_EQ(same.exit_code, 0) << same.err;
+  EXPECT_EQ(texts(stage).size(), 3u);
+  EXPECT_EQ(stage.out, same.out);
+}
+
+TEST_F(BltData, InspectShowsTheBatchesOfEachRank) {
+  const std::string space = "patching.rule.kind=space --step 1 ";
+  const auto one = texts(data("inspect", space)), first = texts(data("inspect", space + "--ranks 2")),
+             second = texts(data("inspect", space + "--ranks 2 --rank 1"));
+  EXPECT_NE(first, one);
+  EXPECT_NE(second, first);
+  const ToolResult wrong = data("inspect", space + "--ranks 2 --rank 2");
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_NE(wrong.err.find("less than --ranks"), std::string::npos) << wrong.err;
 }
 
 TEST_F(BltData, WrongUsageIsSaid) {

@@ -86,4 +86,7 @@ struct RunConfig : RunSettings {
   void validate(Errors& errors) const;
 };
 
+// The run as the stage of its entropy model, which is of kind `train`, sees it.
+RunSettings entropy_model_settings(const RunConfig& config);
+
 }  // namespace blt
