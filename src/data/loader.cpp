@@ -119,6 +119,9 @@ std::unique_ptr<Stage<Batch>> make_loader(const DataConfig& config, Pass pass, P
   PatchStage::Options patching{
       .eos = config.eos, .block_bytes = config.entropy_batch_bytes, .threads = 0, .blocks_ahead = 1};
   if (entropies) {
+    DataConfig named = config;
+    if (pass == Pass::kValidation) named.sources = named.validation;
+    patching.name_text = [named](const TextPlace& place) { return name_of(place, named); };
     patching.threads = config.threads.value_or(at::get_num_threads());
     // Enough for every thread, twice, and for the batches that are made ahead of the trainer.
     const int64_t batch_bytes = packing.bytes.value_or(0);

@@ -2,10 +2,14 @@
 
 #include <c10/util/Exception.h>
 
+#include <fmt/format.h>
+
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 
+#include "blt/base/error.h"
 #include "data/pieces.h"
 #include "ops/cpu/one_thread.h"
 
@@ -19,7 +23,7 @@ class Patching {
            std::shared_ptr<LoaderMetrics> metrics)
       : schedule_(std::move(schedule)),
         entropies_(std::move(entropies)),
-        options_(options),
+        options_(std::move(options)),
         metrics_(std::move(metrics)) {
     for (const PatcherFrom& entry : schedule_)
       TORCH_CHECK(!entry.patcher->needs_entropies() || entropies_,
@@ -40,7 +44,7 @@ class Patching {
     } else {
       std::vector<std::vector<float>> entropies(block.size());
       if (needs_entropies(block))
-        entropies = measure(&LoaderMetrics::entropy, bytes, [&] { return entropies_->entropies(ids); });
+        entropies = measure(&LoaderMetrics::entropy, bytes, [&] { return entropies_of(block, ids); });
       result = measure(&LoaderMetrics::patch, bytes, [&] { return cut(block, std::move(ids), entropies); });
     }
     for (size_t i = 0; i < block.size(); ++i) {
@@ -65,6 +69,24 @@ class Patching {
     std::vector<std::vector<int32_t>> ids;
     for (const Sequence& sequence : block) ids.push_back(sequence.ids(options_.eos));
     return ids;
+  }
+  std::vector<std::vector<float>> entropies_of(const std::vector<Sequence>& block,
+                                               const std::vector<std::vector<int32_t>>& ids) const {
+    try {
+      return entropies_->entropies(ids);
+    } catch (const Error& problem) {
+      if (!options_.name_text) throw;
+      throw Error(fmt::format("{}: {}", names_of(block), problem.what()));
+    } catch (c10::Error& problem) {  // also that a device has no memory left, or is lost
+      if (options_.name_text) problem.add_context(names_of(block));
+      throw;
+    }
+  }
+  std::string names_of(const std::vector<Sequence>& block) const {
+    const std::string first = options_.name_text(block.front().place),
+                      last = options_.name_text(block.back().place);
+    if (first == last) return fmt::format("entropies of {}", first);
+    return fmt::format("entropies of {} sequences, the first {}, the last {}", block.size(), first, last);
   }
   std::vector<PatchedSequence> cut(const std::vector<Sequence>& block, std::vector<std::vector<int32_t>> ids,
                                    const std::vector<std::vector<float>>& entropies) const {

@@ -285,7 +285,34 @@ TEST_F(SameBatches, AnErrorOfTheEntropyModelReachesTheTrainer) {
   rule.threshold = 2.0;
   const auto stage = make_patch_loader(config_, Pass::kTraining, make_patcher({rule, {}}),
                                        std::make_shared<FailingEntropies>());
-  EXPECT_MESSAGE(take(*stage), "the device is lost");
+  const std::string message = message_of([&] { take(*stage); });
+  EXPECT_EQ(message.find("entropies of "), 0u) << message;
+  EXPECT_NE(message.find(" sequences, the first " + (folder_ / "").string()), std::string::npos) << message;
+  EXPECT_NE(message.find(".jsonl:"), std::string::npos) << message;
+  EXPECT_NE(message.find(": the device is lost"), std::string::npos) << message;
+}
+
+class LibTorchFails : public FakeEntropies {
+ public:
+  std::vector<SequenceScores> scores(std::span<const std::vector<int32_t>>) override {
+    TORCH_CHECK(false, "no memory is left");
+  }
+};
+
+TEST_F(SameBatches, AnErrorOfLibTorchNamesTheHeldOutText) {
+  config_.validation.resize(1);
+  config_.validation[0].paths = {
+      folder_.write("held_out.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n")};
+  EntropyPatching rule;
+  rule.threshold = 2.0;
+  for (const int64_t threads : {0, 2}) {
+    config_.threads = threads;
+    const auto stage = make_patch_loader(config_, Pass::kValidation, make_patcher({rule, {}}),
+                                         std::make_shared<LibTorchFails>());
+    const std::string path = (folder_ / "held_out.jsonl").string();
+    EXPECT_MESSAGE(take(*stage), "no memory is left (entropies of 2 sequences, the first " + path +
+                                     ":1, the last " + path + ":2)");
+  }
 }
 
 }  // namespace

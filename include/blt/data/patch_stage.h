@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "blt/batch.h"
@@ -32,9 +34,12 @@ class PatchStage : public BlockStage<Sequence, PatchedSequence> {
     int64_t block_bytes = 16384;  // text of a block, whose entropies are asked for together
     int64_t threads = 0;          // 0: the caller's
     int64_t blocks_ahead = 1;     // with threads
+    // Names a text, for messages; none: no text is named.
+    std::function<std::string(const TextPlace&)> name_text = {};
   };
   // entropies: null where no patcher needs any; asked for by several threads where there are some. metrics: may be null.
-  // Throws c10::Error when a patcher needs entropies and there is no source.
+  // Throws c10::Error when a patcher needs entropies and there is no source. What the source of entropies throws gets the names of the
+  // block's first and last text where it is a blt::Error or a c10::Error.
   PatchStage(std::unique_ptr<Stage<Sequence>> input, PatchSchedule schedule,
              std::shared_ptr<EntropySource> entropies, Options options,
              std::shared_ptr<LoaderMetrics> metrics = nullptr);
