@@ -53,6 +53,15 @@ TEST(ByteStream, ReadsHighlyCompressedBytes) {
   EXPECT_EQ(read_all(folder.write("a.zst", zstd(bytes))), bytes);
 }
 
+// As `zstd --long=31` makes them. The fuzzer of archives leaves these out.
+TEST(ByteStream, AZstdWindowOfTwoGibibytesIsRead) {
+  const TemporaryFolder folder;
+  const std::string magic = "\x28\xb5\x2f\xfd";
+  const std::string header("\x00\xa8", 2);          // no size and no checksum; a window of 2^(10 + 21) bytes
+  const std::string last_block("\x29\x00\x00", 3);  // of 5 bytes as they are
+  EXPECT_EQ(read_all(folder.write("a.zst", magic + header + last_block + "hello")), "hello");
+}
+
 TEST(ByteStream, MembersAndFramesMayFollowOneAnother) {
   const TemporaryFolder folder;
   const std::string a = some_bytes(100000, 1), b = some_bytes(7, 2);
