@@ -11,6 +11,12 @@
 // What src/data/parquet.cpp looks for in the library that has it; here it is a part of the program.
 extern "C" blt::parquet_detail::Open blt_open_parquet;
 
+// A few bytes may say that a dictionary has 2^31 entries, and Arrow asks for its 32 GiB at once: refused here, as a machine with less would.
+// With the memory given, AddressSanitizer marks all of it.
+extern "C" const char* __asan_default_options() {
+  return "allocator_may_return_null=1:max_allocation_size_mb=1024";
+}
+
 namespace {
 
 struct Read {
