@@ -34,12 +34,13 @@ at::Tensor sent(const at::Tensor& tensor, at::Device device) {
   return device.is_cuda() ? tensor.pin_memory().to(device, /*non_blocking=*/true) : tensor.to(device);
 }
 
-// The norm of each dense gradient, then of each table's rows, in one pass.
+// The norm of each dense gradient, in one pass, then of each table's rows.
 std::vector<at::Tensor> tensor_norms(const Gradients& gradients) {
-  std::vector<at::Tensor> tensors;
+  std::vector<at::Tensor> tensors, norms;
   for (const auto& item : gradients.dense) tensors.push_back(item.gradient);
-  for (const auto& item : gradients.rows) tensors.push_back(item.gradient.values);
-  return tensors.empty() ? tensors : at::_foreach_norm(tensors);
+  if (!tensors.empty()) norms = at::_foreach_norm(tensors);
+  for (const auto& item : gradients.rows) norms.push_back(ops::norm(item.gradient));
+  return norms;
 }
 
 }  // namespace

@@ -105,6 +105,27 @@ BLT_CUDA_TEST(TouchedRows, MayBeNone) {
 
 RowGradient rows_of(const Tensors& x) { return {x[0], x[1], x[2], x[0].size(0)}; }
 
+// What is behind the rows that there are is not read: it holds NaN.
+BLT_CUDA_TEST(RowsNorm, IsThatOfTheRowsThatThereAre) {
+  for (const auto& [capacity, count, C] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
+           {1, 1, 1}, {9, 0, 4}, {700, 391, 24}, {50, 49, 5}, {40, 40, 300}}) {
+    Rng rng(capacity);
+    const at::Tensor values = rng.normal({capacity, C}).to(at::kFloat);
+    values.narrow(0, count, capacity - count).fill_(std::numeric_limits<float>::quiet_NaN());
+    const at::Tensor ids = at::arange(capacity, at::kInt), number = at::scalar_tensor(count, at::kInt);
+    const at::Tensor expected = values.narrow(0, 0, count).to(at::kDouble).norm();
+    const auto norm = [&](const Tensors& in) -> Tensors {
+      return {ops::norm(rows_of({in[0], in[1], in[2]}))};
+    };
+    for (const at::Tensor& got :
+         {where.run({ids, values, number}, norm)[0], norm({ids, values, number})[0]}) {
+      EXPECT_EQ(got.scalar_type(), at::kFloat);
+      EXPECT_EQ(got.dim(), 0);
+      EXPECT_NEAR(got.item<double>(), expected.item<double>(), 1e-6 * (1 + expected.item<double>())) << C;
+    }
+  }
+}
+
 BLT_CUDA_TEST(MergedRows, EqualTheCpus) {
   Rng rng(3);
   Tensors all;

@@ -38,8 +38,8 @@ struct NgramDropout {
 struct RowGradient {
   at::Tensor ids;  // [capacity] int32; the first `count` are distinct, in increasing order
   at::Tensor
-      values;        // [capacity, C] float32 (float64 for float64 tables): the gradient of each of those rows
-  at::Tensor count;  // [] int32, on the device of the table
+      values;  // [capacity, C] float32 (float64 for float64 tables): the gradient of each of those rows; what is behind them is not set
+  at::Tensor count;      // [] int32, on the device of the table
   int64_t capacity = 0;  // known on the host; on the CPU equal to count
 };
 
@@ -93,6 +93,9 @@ at::Tensor ngram_embedding_of_rows(const at::Tensor& bytes, const at::Tensor& by
 // Adds gradients of the same table: the union of the rows, values of equal rows added in the order given. An
 // empty list gives a RowGradient with capacity 0 and undefined tensors.
 RowGradient merge(const std::vector<RowGradient>& gradients);
+
+// [] of the values' type: the Euclidean norm of the first `count` rows; on a device without asking it how many there are.
+at::Tensor norm(const RowGradient& gradient);
 
 }  // namespace ops
 }  // namespace blt

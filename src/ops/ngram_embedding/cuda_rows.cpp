@@ -150,10 +150,27 @@ Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts
   return {runs.ids, merged, runs.count};
 }
 
+Tensor rows_norm(const Tensor& values, const Tensor& count) {
+  TORCH_CHECK(values.dim() == 2 && values.scalar_type() == at::kFloat && count.scalar_type() == at::kInt &&
+                  count.numel() == 1 && count.device() == values.device(),
+              "rows_norm: on CUDA, values must be Float [rows, C] and count int32 [] beside it, got ",
+              values.scalar_type(), " ", values.sizes(), " and ", count.scalar_type(), " ", count.sizes());
+  const OnDevice device(values);
+  if (values.numel() == 0) return at::zeros({}, values.options());
+  const Tensor values_ = ready(values), norm = at::empty({}, values.options());
+  const Tensor partial = at::empty({kNormBlocks}, values.options().dtype(at::kDouble));
+  launch_rows_norm({values_.const_data_ptr<float>(), count.const_data_ptr<int32_t>(),
+                    partial.data_ptr<double>(), norm.data_ptr<float>(), values_.size(1)},
+                   device.stream());
+  device.check_launch();
+  return norm;
+}
+
 BLT_CUDA_KERNELS(m) {
   m.impl("touched_rows", touched_rows);
   m.impl("byte_table_gradient", byte_table_gradient);
   m.impl("merge_rows", merge_rows);
+  m.impl("rows_norm", rows_norm);
 }
 
 }  // namespace

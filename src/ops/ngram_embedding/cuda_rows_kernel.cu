@@ -145,6 +145,43 @@ __global__ void __launch_bounds__(kThreads) sums_kernel(RowSums a) {
   }
 }
 
+// The sum over the block, in its first thread. shared [kThreads].
+__device__ double block_total(double value, double* shared) {
+  const int thread = static_cast<int>(threadIdx.x);
+  shared[thread] = value;
+  __syncthreads();
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    if (thread < half) shared[thread] += shared[thread + half];
+    __syncthreads();
+  }
+  return shared[0];
+}
+
+// partial[b] = the squares of what block b has of the rows, added up in packs of N. Reads 4 C bytes for each row there is.
+template <int N>
+__global__ void __launch_bounds__(kThreads) squares_kernel(RowsNorm a) {
+  const int64_t packs = *a.count * (a.columns / N), step = int64_t{gridDim.x} * kThreads;
+  double own = 0;
+#pragma unroll 4
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < packs; i += step) {
+    const Floats<N> x = load_floats<N>(a.values + i * N);
+    float squares = 0;
+#pragma unroll
+    for (int c = 0; c < N; ++c) squares += x.values[c] * x.values[c];
+    own += static_cast<double>(squares);
+  }
+  const double total = block_total(own, shared_memory<double>());
+  if (threadIdx.x == 0) a.partial[blockIdx.x] = total;
+}
+
+// One block.
+__global__ void __launch_bounds__(kThreads) root_kernel(RowsNorm a) {
+  double own = 0;
+  for (int64_t i = threadIdx.x; i < kNormBlocks; i += kThreads) own += a.partial[i];
+  const double total = block_total(own, shared_memory<double>());
+  if (threadIdx.x == 0) *a.norm = static_cast<float>(sqrt(total));
+}
+
 unsigned blocks(int64_t items, int64_t each) { return static_cast<unsigned>(ceil_div(items, each)); }
 
 }  // namespace
@@ -177,6 +214,15 @@ void launch_row_sums(Storage storage, bool to_float, const RowSums& a, Stream st
     else
       launch(sums_kernel<T, T, N>, grid, kThreads, shared, stream, a);
   });
+}
+
+void launch_rows_norm(const RowsNorm& a, Stream stream) {
+  constexpr size_t kShared = kThreads * sizeof(double);
+  with_packs(Storage::kFloat, a.columns, [&](auto, auto n) {
+    launch(squares_kernel<decltype(n)::value>, dim3(static_cast<unsigned>(kNormBlocks)), kThreads, kShared,
+           stream, a);
+  });
+  launch(root_kernel, dim3(1), kThreads, kShared, stream, a);
 }
 
 }  // namespace blt::ops::BLT_DEVICE

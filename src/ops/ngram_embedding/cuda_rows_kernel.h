@@ -33,6 +33,16 @@ struct RowSums {
   int64_t columns;
 };
 
+// norm = that of the first *count rows of `values`, whatever is behind them.
+struct RowsNorm {
+  const float* values;  // [..., columns]
+  const int32_t* count;
+  double* partial;  // [kNormBlocks] scratch
+  float* norm;      // []
+  int64_t columns;
+};
+constexpr int64_t kNormBlocks = 1024;
+
 int64_t tiles(int64_t pairs);
 
 // keys[i] = ids[i] where it is in [0, none), else none; sources[i] = first_source + i / ids_per_source. Where `count` is not null, only the
@@ -48,5 +58,7 @@ size_t sort_rows(void* workspace, size_t workspace_bytes, const int32_t* keys, i
 void launch_row_runs(const RowRuns& a, Stream stream);
 // to_float: out is float32, whatever `from` is; else it is like `from`.
 void launch_row_sums(Storage storage, bool to_float, const RowSums& a, Stream stream);
+// The same bits each time.
+void launch_rows_norm(const RowsNorm& a, Stream stream);
 
 }  // namespace blt::ops::BLT_DEVICE

@@ -33,6 +33,7 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
   m.def(
       "merge_rows(Tensor[] ids, Tensor[] values, Tensor[] counts) -> (Tensor ids, Tensor values, Tensor "
       "count)");
+  m.def("rows_norm(Tensor values, Tensor count) -> Tensor");
 }
 
 using Ids = Tensor(const Tensor& bytes, const Tensor& offsets, int64_t longest, at::IntArrayRef sizes,
@@ -45,6 +46,7 @@ using TouchedRows = std::tuple<Tensor, Tensor, Tensor>(const Tensor& grad, const
 using ByteTableGradient = Tensor(const Tensor& grad, const Tensor& bytes, int64_t vocabulary);
 using MergeRows = std::tuple<Tensor, Tensor, Tensor>(at::TensorList ids, at::TensorList values,
                                                      at::TensorList counts);
+using RowsNorm = Tensor(const Tensor& values, const Tensor& count);
 
 Tensor call_ids(const Tensor& bytes, const Tensor& offsets, int64_t longest, const NgramHash& hash,
                 const NgramDropout& dropout) {
@@ -150,6 +152,8 @@ std::tuple<Tensor, Tensor, Tensor> meta_merge(at::TensorList ids, at::TensorList
           counts[0].new_empty({})};
 }
 
+Tensor meta_norm(const Tensor& values, const Tensor&) { return values.new_empty({}); }
+
 TORCH_LIBRARY_IMPL(blt, Autograd, m) { m.impl("ngram_embedding", autograd); }
 
 TORCH_LIBRARY_IMPL(blt, Meta, m) {
@@ -158,6 +162,7 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
   m.impl("touched_rows", meta_rows);
   m.impl("byte_table_gradient", meta_byte_table);
   m.impl("merge_rows", meta_merge);
+  m.impl("rows_norm", meta_norm);
 }
 
 }  // namespace
@@ -274,6 +279,11 @@ RowGradient merge(const std::vector<RowGradient>& gradients) {
   std::tie(merged.ids, merged.values, merged.count) = op.call(ids, values, counts);
   merged.capacity = merged.ids.size(0);
   return merged;
+}
+
+Tensor norm(const RowGradient& gradient) {
+  static const auto op = schema<RowsNorm>("blt::rows_norm");
+  return op.call(gradient.values, gradient.count);
 }
 
 }  // namespace blt::ops

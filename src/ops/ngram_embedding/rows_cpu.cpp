@@ -208,12 +208,20 @@ std::tuple<Tensor, Tensor, Tensor> merge_rows(at::TensorList ids, at::TensorList
   return {int32_tensor(runs.rows), merged.to(values[0].scalar_type()), count_tensor(runs.count())};
 }
 
+Tensor rows_norm(const Tensor& values, const Tensor& count) {
+  TORCH_CHECK(values.dim() == 2 && count.scalar_type() == at::kInt && count.numel() == 1,
+              "rows_norm: values must be [rows, C] and count int32 [], got ", values.sizes(), " and ",
+              count.scalar_type(), " ", count.sizes());
+  return values.narrow(0, 0, *count.const_data_ptr<int32_t>()).norm();
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(blt, CPU, m) {
   m.impl("touched_rows", touched_rows);
   m.impl("byte_table_gradient", byte_table_gradient);
   m.impl("merge_rows", merge_rows);
+  m.impl("rows_norm", rows_norm);
 }
 
 }  // namespace blt::ops
