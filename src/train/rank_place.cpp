@@ -20,6 +20,8 @@ constexpr Launcher kTorchrun = {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", 
 constexpr Launcher kSrun = {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""};
 constexpr Launcher kMpirun = {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
                               "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"};
+// Of MPICH and Intel MPI. srun may set these too, so it is asked before.
+constexpr Launcher kMpiexec = {"mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"};
 
 int64_t number(const Environment& environment, const std::string& name, int64_t least, int64_t most) {
   const std::string text = environment(name).value_or("");
@@ -58,7 +60,7 @@ Environment process_environment() {
 
 std::optional<RankPlace> rank_place(const Environment& environment) {
   const Launcher* launcher = nullptr;
-  for (const Launcher* candidate : {&kTorchrun, &kMpirun, &kSrun})
+  for (const Launcher* candidate : {&kTorchrun, &kMpirun, &kSrun, &kMpiexec})
     if (launcher == nullptr && environment(candidate->rank) && environment(candidate->ranks))
       launcher = candidate;
   if (launcher == nullptr) return std::nullopt;

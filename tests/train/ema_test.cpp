@@ -152,11 +152,22 @@ TEST(Ema, DividedAmongRanksIsTheSameAndGoesOnWithOthers) {
   config.checkpoint_every = 4;
   run_of(config, folder / "alone").trainer->run();
   const Parameters expected = averages_in(folder / "alone/step_00000008");
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3}) {
-    const std::string of(name(sharding));
+  struct Case {
+    Sharding sharding;
+    TablePlacement tables, resumed;
+  };
+  constexpr TablePlacement kReplicated = TablePlacement::kReplicated, kSharded = TablePlacement::kSharded;
+  for (const auto [sharding, tables, resumed] : {Case{Sharding::kNone, kReplicated, kSharded},
+                                                 {Sharding::kNone, kSharded, kReplicated},
+                                                 {Sharding::kZero1, kReplicated, kReplicated},
+                                                 {Sharding::kZero2, kSharded, kSharded},
+                                                 {Sharding::kZero3, kReplicated, kSharded},
+                                                 {Sharding::kZero3, kSharded, kReplicated}}) {
+    const std::string of = std::string(name(sharding)) + "_" + std::string(name(tables));
     const auto train = [&](int64_t ranks, const std::filesystem::path& output, bool resumes) {
       in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-        const Averaged run = run_of(config, output, group, {.sharding = sharding});
+        const Averaged run =
+            run_of(config, output, group, {.sharding = sharding, .tables = resumes ? resumed : tables});
         if (resumes) {
           load_weights(folder / (of + "/step_00000004"), run.model, EntropyModel(nullptr));
           run.trainer->resume(folder / (of + "/step_00000004"));
@@ -166,10 +177,14 @@ TEST(Ema, DividedAmongRanksIsTheSameAndGoesOnWithOthers) {
     };
     train(3, folder / of, false);
     train(2, folder / (of + "_resumed"), true);
-    for (const char* run : {"", "_resumed"})
-      for (const auto& [parameter, value] : averages_in(folder / (of + run + "/step_00000008")))
+    for (const char* run : {"", "_resumed"}) {
+      const Parameters averages = averages_in(folder / (of + run + "/step_00000008"));
+      ASSERT_EQ(averages.size(), expected.size());
+      ASSERT_EQ(averages.count(kTable), 1u);
+      for (const auto& [parameter, value] : averages)
         EXPECT_LE((value - expected.at(parameter)).abs().max().item<double>(), 1e-4)
             << of << run << " " << parameter;
+    }
   }
 }
 

@@ -235,11 +235,8 @@ TEST(Parallel, InFloat64TheLossesOfOneToNineDigits) {
 
 TEST(Parallel, InFloat64TheLossesOfOneToNineDigitsOverSeveralBatchesAStep) {
   at::set_num_threads(1);
-  const std::vector<Division> some = {{Sharding::kNone, TablePlacement::kSharded},
-                                      {Sharding::kZero1, TablePlacement::kReplicated},
-                                      {Sharding::kZero2, TablePlacement::kReplicated},
-                                      {Sharding::kZero3, TablePlacement::kSharded}};
-  expect_the_losses_of_one(training(4, Compute::kFloat32, /*steps=*/50), some, at::kDouble, 25, 1e-9, 1e-9);
+  expect_the_losses_of_one(training(4, Compute::kFloat32, /*steps=*/50), divisions(), at::kDouble, 25, 1e-9,
+                           1e-9);
 }
 
 // What is rounded at random is rounded alike, whoever has which rows: sums of several ranks' gradients differ in their last bits, and so few moments
