@@ -3,6 +3,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <map>
@@ -194,13 +196,18 @@ TEST_F(BltTrainRanks, ARankThatHangsIsNamedWhenItsTimeIsOver) {
 }
 
 TEST_F(BltTrainRanks, ASignalStopsAllAtOneStep) {
-  for (const bool to_launcher : {true, false}) {
-    const std::string output = to_launcher ? "launcher" : "rank";
+  struct Case {
+    bool to_launcher;
+    int signal;
+  };
+  for (const auto [to_launcher, signal] : {Case{true, SIGTERM}, Case{false, SIGTERM}, Case{true, SIGUSR1}}) {
+    const std::string output =
+        fmt::format("{}_{}", to_launcher ? "launcher" : "rank", signal == SIGTERM ? "term" : "usr1");
     const pid_t launcher = start(output, "--nproc 2 train.steps=100000 train.checkpoint_every=100000");
     wait_for(folder_ / output / "metrics.jsonl");
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     // torchrun and batch systems tell every process; one is enough.
-    kill(to_launcher ? launcher : ranks_of(launcher)[1], SIGTERM);
+    kill(to_launcher ? launcher : ranks_of(launcher)[1], signal);
     EXPECT_EQ(exit_code_of(launcher), 3) << content_of(folder_ / "log");
     const std::string log = content_of(folder_ / "log");
     EXPECT_NE(log.find("stopped; go on with --resume auto"), std::string::npos) << log;
