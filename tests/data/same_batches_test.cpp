@@ -118,8 +118,14 @@ void add_patches(const Batch& batch, Patches& patches) {
 
 // Batches of a rank differ from those of one rank alone; what all ranks have consumed together is a beginning of the same text.
 TEST_F(SameBatches, RanksThatHandOverToOtherNumbersOfRanksReadTheTextOfOneLiveOrCached) {
+  std::string few_lines;
+  for (int i = 0; i < 40; ++i)
+    few_lines += "{\"text\": \"" +
+                 std::string(static_cast<size_t>(7 * i + 1), static_cast<char>('a' + i % 26)) + " and " +
+                 std::to_string(i) + "\"}\n";
+  const auto few = folder_.write("few.jsonl", few_lines);
   config_.sequence_bytes = 300;  // longer than the room in most batches: many are cut
-  size_t generations = 0, cuts = 0;
+  size_t generations = 0, cuts = 0, crossings = 0;
   for (uint64_t trial = 0; trial < 6; ++trial) {
     DataConfig config = config_;
     if (trial % 2 == 0)
@@ -127,10 +133,12 @@ TEST_F(SameBatches, RanksThatHandOverToOtherNumbersOfRanksReadTheTextOfOneLiveOr
     else
       config.entropy_cache.folder = folder_ / "cache";
     config.threads = static_cast<int64_t>(trial % 3);
+    if (trial >= 2)  // and so little text that ranks go into a new epoch of it together
+      for (SourceConfig& source : config.sources) source.paths = {few};
     if (trial >= 4) config.batch_patches.reset();  // a budget of bytes alone
-    const auto loader_of = [&](Share share) {
+    const auto loader_of = [&](Share share, const std::shared_ptr<LoaderMetrics>& metrics = nullptr) {
       return make_patch_loader(config, Pass::kTraining, make_patcher(patching_),
-                               make_entropies(config, model_, false), {.share = share});
+                               make_entropies(config, model_, false), {.share = share, .metrics = metrics});
     };
     Rng rng(trial, "kill points");
     std::multiset<Patch> consumed;
@@ -139,12 +147,15 @@ TEST_F(SameBatches, RanksThatHandOverToOtherNumbersOfRanksReadTheTextOfOneLiveOr
       const auto ranks = static_cast<int64_t>(1 + rng.below(3));
       std::vector<StateReader> states;
       for (int64_t rank = 0; rank < ranks; ++rank) {
-        const auto stage = loader_of({.rank = rank, .ranks = ranks});
+        const auto metrics = std::make_shared<LoaderMetrics>(config.sources);
+        const auto stage = loader_of({.rank = rank, .ranks = ranks}, metrics);
         if (state) stage->load(StateReader(*state, "state"));
+        const int64_t epoch = metrics->sources[0].epochs;
         for (uint64_t n = rng.below(15); n > 0; --n) add_patches(*stage->next(), consumed);
         StateWriter out;
         stage->save(out);
         states.emplace_back(out.json(), "state");
+        crossings += ranks > 1 && metrics->sources[0].epochs > epoch ? 1 : 0;
         cuts += states.back().integer("pending_pieces") > 0 ? 1 : 0;
       }
       state = hand_over(states).json();
@@ -170,6 +181,7 @@ TEST_F(SameBatches, RanksThatHandOverToOtherNumbersOfRanksReadTheTextOfOneLiveOr
     EXPECT_GT(consumed.size(), 5000u);
     EXPECT_EQ(consumed, expected) << "trial " << trial;
   }
+  EXPECT_GT(crossings, generations / 4) << "several ranks should go into a new epoch between two hand-overs";
   EXPECT_GT(cuts, generations / 4) << "ranks should be stopped inside of sequences, too";
 }
 
