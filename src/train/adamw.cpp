@@ -23,12 +23,13 @@ class AdamW : public UpdateRule {
             {.name = "exp_avg_sq", .is_bfloat16 = rounds && !by_row, .is_by_row = by_row}};
   }
 
-  void step(const std::vector<Update>& updates, const ClipResult& clip) const override {
+  void step(const std::vector<Update>& updates, const ClipResult& clip, const WholeMatrices&) const override {
     struct Tensors {
       std::vector<at::Tensor> targets, gradients, exp_avgs, exp_avg_sqs, steps;
     };
     std::map<std::pair<double, double>, Tensors> dense;  // those with equal rates move in one call
     for (const Update& update : updates) {
+      if (!update.target.defined()) continue;
       if (update.rows != nullptr) {
         move_rows(update, clip);
         continue;

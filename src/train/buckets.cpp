@@ -3,14 +3,15 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "blt/train/gradients.h"
 
 namespace blt {
 
-Buckets::Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, int64_t multiple, Send send)
-    : places_(parameters.size()), send_(std::move(send)) {
+Buckets::Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, int64_t ranks, Send send)
+    : ranks_(ranks), places_(parameters.size()), send_(std::move(send)) {
   for (size_t i = parameters.size(); i-- > 0;) {
     const at::Tensor& parameter = parameters[i].parameter;
     const int64_t unit = parameters[i].unit;
@@ -26,8 +27,20 @@ Buckets::Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, i
     bucket.pieces.push_back({.parameter = i, .offset = bucket.size, .numel = parameter.numel()});
     bucket.size += parameter.numel();
   }
-  for (Bucket& bucket : buckets_) bucket.size = (bucket.size + multiple - 1) / multiple * multiple;
+  for (Bucket& bucket : buckets_) bucket.size = (bucket.size + ranks - 1) / ranks * ranks;
   reset();
+}
+
+Part Buckets::range_of(int64_t rank, const Bucket& bucket) const {
+  const int64_t share = bucket.size / ranks_;
+  return {rank * share, (rank + 1) * share};
+}
+
+Part Buckets::part_of(int64_t rank, size_t parameter) const {
+  const Piece& it = piece(parameter);
+  const Part range = range_of(rank, buckets_[bucket_of(parameter)]);
+  const auto inside = [&](int64_t place) { return std::clamp<int64_t>(place - it.offset, 0, it.numel); };
+  return {inside(range.begin), inside(range.end)};
 }
 
 void Buckets::reset() {

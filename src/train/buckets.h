@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "blt/train/group.h"
+#include "blt/train/optimizer.h"
 
 namespace blt {
 
@@ -30,7 +31,7 @@ class Buckets {
     bool is_filled = false;
   };
   struct Bucket {
-    int64_t size = 0;  // a multiple of the number of ranks
+    int64_t size = 0;  // a multiple of ranks()
     at::TensorOptions options = {};
     int64_t unit = -1;
     std::vector<Piece> pieces = {};
@@ -41,8 +42,7 @@ class Buckets {
   // Sends a bucket that is complete.
   using Send = std::function<void(size_t bucket)>;
 
-  // `multiple` divides every bucket's size.
-  Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, int64_t multiple, Send send);
+  Buckets(const std::vector<Trained>& parameters, int64_t bucket_bytes, int64_t ranks, Send send);
 
   // Takes a parameter's gradient (undefined: 0), and sends the buckets that are complete with it. Buckets are sent in one order, the same
   // on all ranks, whatever the order in which gradients come.
@@ -54,6 +54,7 @@ class Buckets {
   void reset();
 
   const std::vector<Bucket>& all() const { return buckets_; }
+  int64_t ranks() const { return ranks_; }
   // A parameter's place.
   size_t bucket_of(size_t parameter) const { return places_[parameter].bucket; }
   const Piece& piece(size_t parameter) const {
@@ -61,10 +62,16 @@ class Buckets {
     return buckets_[place.bucket].pieces[place.piece];
   }
 
+  // Where ranks divide the gradients, each has a range of every bucket: as long as the others', in the order of the ranks.
+  Part range_of(int64_t rank, const Bucket& bucket) const;
+  // What is a parameter's of that: elements of the flattened parameter, maybe none.
+  Part part_of(int64_t rank, size_t parameter) const;
+
  private:
   struct Place {
     size_t bucket = 0, piece = 0;
   };
+  int64_t ranks_;
   std::vector<Bucket> buckets_;
   std::vector<Place> places_;
   Send send_;

@@ -12,9 +12,7 @@
 #include <utility>
 
 namespace blt {
-namespace {
 
-// The trainable parameters in the order of the module, without n-gram tables.
 std::vector<Trained> dense_parameters(torch::nn::Module& module,
                                       const std::vector<std::shared_ptr<torch::nn::Module>>& units) {
   const auto unit_of = [&](const at::Tensor& parameter) -> int64_t {
@@ -29,8 +27,6 @@ std::vector<Trained> dense_parameters(torch::nn::Module& module,
       result.push_back({item.key(), item.value(), unit_of(item.value())});
   return result;
 }
-
-}  // namespace
 
 // A gradient is complete: it leaves the parameter and goes into its bucket.
 class DataParallel::Hook : public torch::autograd::PostAccumulateGradHook {
@@ -52,7 +48,7 @@ DataParallel::DataParallel(const ParallelConfig& config, std::shared_ptr<Group> 
       parameters_(dense_parameters(module, units)),
       tables_(std::move(tables)),
       wire_(this->group(), config.gradient_dtype),
-      buckets_(parameters_, static_cast<int64_t>(config.bucket_mib * (1 << 20)), this->group().size(),
+      buckets_(parameters_, config.bucket_bytes(), this->group().size(),
                [this](size_t bucket) {
                  const size_t count = buckets_.all().size();
                  receive(most_in_flight() - 1);
@@ -164,7 +160,7 @@ std::map<std::string, at::Tensor> DataParallel::own_dense() const {
 
 void DataParallel::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip,
                         double factor) {
-  optimizer.step(gradients, clip, factor);
+  move(optimizer, gradients, clip, factor);
   std::vector<Group::Pending> tables_come;
   tables_->send_moved(tables_come);
   put_together();

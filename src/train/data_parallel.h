@@ -17,6 +17,11 @@
 
 namespace blt {
 
+// The parameters of a module that take gradients, in its order, without n-gram tables. units: parts of the module, by whose places in the list they
+// are known.
+std::vector<Trained> dense_parameters(torch::nn::Module& module,
+                                      const std::vector<std::shared_ptr<torch::nn::Module>>& units);
+
 // What the micro-batches of a step add up travels with the last one. N-gram tables are a business of their own.
 class DataParallel : public Parallel {
  public:
@@ -49,11 +54,16 @@ class DataParallel : public Parallel {
   virtual Group::Pending send(size_t bucket, std::string_view what);
   // How many buckets may be on their way at a time.
   virtual size_t most_in_flight() const { return buckets_.all().size(); }
-  // After all have come through: what this rank's optimizer moves of the parameters that have a gradient on some rank.
+  // After all have come through: what this rank's optimizer moves of the parameters that have a gradient on some rank, each of which is there.
   virtual std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part);
   // own_parameters() of the dense ones.
   virtual std::map<std::string, at::Tensor> own_dense() const;
-  // After the optimizer's step: makes the dense parameters whole.
+  // The optimizer's step.
+  virtual void move(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip,
+                    double factor) const {
+    optimizer.step(gradients, clip, factor);
+  }
+  // After it: makes the dense parameters whole.
   virtual void put_together() {}
 
   const std::vector<Trained>& parameters() const { return parameters_; }  // dense ones

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,11 +21,15 @@
 #include "blt/model/transformer.h"
 #include "blt/train/loss.h"
 #include "blt/train/optimizer.h"
+#include "train/data_parallel.h"
+#include "train/divided_matrices.h"
 #include "train/run_cost.h"
 #include "train/run_models.h"
 #include "train/sharding_cost.h"
 #include "train/step_memory.h"
 #include "train/table_name.h"
+#include "train/update_rule.h"
+#include "train/zero3.h"
 
 namespace blt {
 namespace {
@@ -134,6 +139,28 @@ struct StageCost {
   double most() const { return std::max(held() + std::max(passing(), sharding.whole) + checkpoint, built); }
 };
 
+// What moving whole matrices takes, of parameters whose optimizer is divided or not.
+void add_matrices(const Training& stage, const ParallelConfig& parallel, const Optimizer& optimizer,
+                  ShardedSizes& sizes) {
+  std::vector<std::shared_ptr<torch::nn::Module>> units;
+  if (parallel.sharding == Sharding::kZero3) units = divided_layers(*stage.module);
+  const std::vector<Trained> parameters = dense_parameters(*stage.module, units);
+  std::vector<std::string> moved;
+  for (const auto& [name, parameter, unit] : parameters) {
+    if (optimizer.rule_kind(name, parameter) != RuleKind::kMuon) continue;
+    moved.push_back(name);
+    sizes.matrix_work =
+        std::max(sizes.matrix_work, orthogonalizing_elements(parameter.size(0), parameter.size(1)));
+  }
+  if (parallel.sharding == Sharding::kNone || sizes.world == 1) return;
+  const MatrixDivision division =
+      division_of(parameters, Buckets(parameters, parallel.bucket_bytes(), sizes.world, /*send=*/{}));
+  std::vector<const DividedMatrix*> matrices;
+  for (const std::string& name : moved) matrices.push_back(&division.at(name));
+  const std::vector<int64_t> parts = travelling(matrices, owners(matrices, sizes.world), sizes.world);
+  sizes.matrix_parts = *std::max_element(parts.begin(), parts.end());
+}
+
 StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t world) {
   const Sharding sharding = parallel.sharding;
   const bool narrow = stage.train->compute == Compute::kBfloat16;
@@ -160,7 +187,7 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
   sizes.parameter_bytes = narrow ? 2 : 4;
   sizes.micro_batches = most_accumulated(*stage.train);
   sizes.world = world;
-  sizes.bucket = static_cast<int64_t>(parallel.bucket_mib * (1 << 20) / 4);
+  sizes.bucket = parallel.bucket_bytes() / 4;
   for (const auto& child : stage.module->modules())
     if (const auto* latent_transformer = child->as<LatentTransformerImpl>())
       for (const auto& layer : latent_transformer->layers->children()) {
@@ -174,6 +201,7 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
     if (item.value().requires_grad())
       (is_table_name(item.key()) ? sizes.table_optimizer : sizes.dense_optimizer) += static_cast<double>(
           optimizer.state_bytes(item.key(), item.value()) + (narrow ? 4 * item.value().numel() : 0));
+  add_matrices(stage, parallel, optimizer, sizes);
   cost.sharding = sharding_cost(parallel, sizes);
   double average = 0;  // of all
   if (const auto& ema = stage.train->ema)

@@ -18,6 +18,7 @@
 #include "blt/io/safetensors.h"
 #include "train/table_name.h"
 #include "train/update_rule.h"
+#include "train/whole_matrices.h"
 
 namespace blt {
 namespace {
@@ -78,22 +79,11 @@ void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touc
 
 Optimizer::Optimizer(OptimizerConfig config, Parts parts, int64_t seed)
     : config_(std::move(config)), parts_(std::move(parts)) {
-  const bool dense_parts =
-      std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return !is_table_name(part.first); });
-  if (dense_parts && config_.uses(RuleKind::kMuon))
-    throw Error(
-        "optimizer: muon moves whole matrices, which parallel.sharding cuts into parts; set "
-        "parallel.sharding to none, or let adamw move the matrices");
   rules_[RuleKind::kAdamW] = make_adamw(config_, seed);
   rules_[RuleKind::kMuon] = make_muon(config_);
 }
 
 Optimizer::~Optimizer() = default;
-
-bool OptimizerConfig::uses(RuleKind rule) const {
-  return matrices == rule || std::any_of(groups.begin(), groups.end(),
-                                         [&](const ParameterGroup& group) { return group.rule == rule; });
-}
 
 void ParameterGroup::validate(Errors& errors) const {
   if (pattern.empty()) errors.add("pattern", "is missing: name parameters, such as local_decoder.*");
@@ -142,12 +132,15 @@ at::Tensor Optimizer::part(const std::string& name, const at::Tensor& whole,
                                 found->second.end / elements_of_number);
 }
 
-const UpdateRule& Optimizer::rule_of(const std::string& name, const at::Tensor& parameter) const {
+RuleKind Optimizer::rule_kind(const std::string& name, const at::Tensor& parameter) const {
   const ParameterGroup* group = group_of(config_.groups, name);
-  const RuleKind rule = group != nullptr && group->rule    ? *group->rule
-                        : is_inner_matrix(name, parameter) ? config_.matrices
-                                                           : RuleKind::kAdamW;
-  return *rules_.at(rule);
+  return group != nullptr && group->rule    ? *group->rule
+         : is_inner_matrix(name, parameter) ? config_.matrices
+                                            : RuleKind::kAdamW;
+}
+
+const UpdateRule& Optimizer::rule_of(const std::string& name, const at::Tensor& parameter) const {
+  return *rules_.at(rule_kind(name, parameter));
 }
 
 at::Tensor Optimizer::moved(State& state, const std::string& name, const at::Tensor& parameter,
@@ -168,6 +161,11 @@ at::Tensor Optimizer::moved(State& state, const std::string& name, const at::Ten
 }
 
 void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double factor) {
+  step(gradients, clip, factor, WholeMatrices());
+}
+
+void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double factor,
+                     const WholeMatrices& matrices) {
   const at::NoGradGuard no_grad;
   std::map<const UpdateRule*, std::vector<Update>> updates;
   std::vector<at::Tensor> narrow, masters;
@@ -178,6 +176,7 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
     const Rates rates = rates_of(config_, name, parameter, factor);
     at::Tensor target = moved(state, name, parameter, own);
     return updates[state.rule].emplace_back(Update{.name = name,
+                                                   .sizes = parameter.sizes(),
                                                    .target = std::move(target),
                                                    .state = state.of_rule,
                                                    .step = state.step.add_(took_step),
@@ -186,6 +185,11 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
   };
   for (const auto& item : gradients.dense) {
     const at::Tensor& own = item.part.defined() ? item.part : item.parameter;
+    if (own.numel() == 0) {
+      updates[&rule_of(item.name, item.parameter)].push_back(
+          {.name = item.name, .sizes = item.parameter.sizes()});
+      continue;
+    }
     add(item.name, item.parameter, own).gradient = item.gradient;
     if (const at::Tensor& master = states_.at(item.name).master; master.defined()) {
       narrow.push_back(own);
@@ -203,7 +207,8 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
     if (const auto part = parts_.find(item.name); part != parts_.end())
       update.first_row = part->second.begin / columns;
   }
-  for (const auto& [rule, of_rule] : updates) rule->step(of_rule, clip);
+  // All of them on every rank, in one order: they may have to do with other ranks.
+  for (const auto& [kind, rule] : rules_) rule->step(updates[rule.get()], clip, matrices);
   if (!narrow.empty()) at::_foreach_copy_(narrow, masters);
   const bool lazy = config_.table_update == TableUpdate::kLazy;
   for (const auto& item : gradients.rows) {

@@ -11,23 +11,7 @@ void GivenEntropyModel::validate(Errors& errors) const {
   if (path.empty()) errors.add("path", "is missing: name the entropy model's directory");
 }
 
-namespace {
-
-void check_optimizer(const TrainConfig& train, const ParallelConfig& parallel, const std::string& section,
-                     Errors& errors) {
-  if (parallel.sharding != Sharding::kNone && train.optimizer.uses(RuleKind::kMuon))
-    errors.add(section + ".optimizer",
-               "muon moves whole matrices, which parallel.sharding cuts between ranks; set "
-               "parallel.sharding to none, or let adamw move the matrices");
-}
-
-}  // namespace
-
 void RunConfig::validate(Errors& errors) const {
-  check_optimizer(train, parallel, "train", errors);
-  if (entropy_model)
-    if (const auto* stage = std::get_if<TrainedEntropyModel>(&*entropy_model))
-      check_optimizer(stage->train, parallel, "entropy_model.train", errors);
   if (!is_device_name(device)) errors.add("device", kDeviceNames);
   if (output.empty())
     errors.add("output", "is missing: name a folder for the run, such as output=runs/first");

@@ -19,7 +19,7 @@ void add_alone(const ShardedSizes& s, ShardingCost& cost) {
   cost.parameters = static_cast<double>(s.dense * s.parameter_bytes);
   cost.optimizer = s.dense_optimizer;
   cost.exchange = gradients;
-  cost.update = gradients;
+  cost.update = gradients + kGradientBytes * static_cast<double>(s.matrix_work);
 }
 
 // Of several, the dense parameters, whose gradients are in buckets.
@@ -50,13 +50,18 @@ void add_dense(const ParallelConfig& parallel, const ShardedSizes& s, ShardingCo
     if (sharding == Sharding::kZero3)
       cost.beside_backward += 2 * parameter * static_cast<double>(s.largest_layer);
   }
+  cost.update = kGradientBytes * static_cast<double>(s.matrix_parts + s.matrix_work);
   if (sharding == Sharding::kNone) {
     cost.traffic.push_back({"gradients, all-reduced", 2 * others * wire * dense});
     return;
   }
-  cost.update = whole * parameter * (1 + 1 / world);  // the gathered ones, and what this rank gives
+  // After the matrices are moved: the gathered ones, and what this rank gives.
+  cost.update = std::max(cost.update, whole * parameter * (1 + 1 / world));
   const double sends = sharding == Sharding::kZero1 ? 1 : static_cast<double>(s.micro_batches);
   cost.traffic.push_back({"gradients, reduce-scattered", others * wire * dense * sends});
+  if (s.matrix_parts > 0)
+    cost.traffic.push_back(
+        {"parts of matrices, there and back, at most", kGradientBytes * static_cast<double>(s.matrix_parts)});
   cost.traffic.push_back({"parameters, all-gathered", others * parameter * whole});
   if (layers > 0)
     cost.traffic.push_back({"parameters of layers, all-gathered",

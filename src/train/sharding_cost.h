@@ -21,6 +21,9 @@ struct ShardedSizes {
   int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
   // Bytes of the optimizer's state, whole, masters included.
   double dense_optimizer = 0, table_optimizer = 0;
+  // Elements, where a rule moves matrices as a whole: what it works on the largest one with, and what a rank sends and receives of those that
+  // lie across ranks, of all ranks the most.
+  int64_t matrix_work = 0, matrix_parts = 0;
   int64_t micro_batches = 1;  // of a step, on each rank
   int64_t world = 1;          // ranks
 

@@ -10,13 +10,16 @@
 #include <vector>
 
 #include "blt/train/optimizer.h"
+#include "train/whole_matrices.h"
 
 namespace blt {
 
 // One parameter's update. What a step whose clip found a NaN or an infinity would do is masked: it changes nothing.
 struct Update {
   std::string_view name = {};
-  // Of gradient_type(), moved in place: the parameter (or the optimizer's part of it), or its master.
+  at::IntArrayRef sizes = {};  // of the whole parameter
+  // Of gradient_type(), moved in place: the parameter (or the optimizer's part of it), or its master. Undefined where other ranks move all of
+  // it: then there is nothing below either.
   at::Tensor target = {};
   at::Tensor gradient = {};            // like target; undefined where there are rows
   const RowGradient* rows = nullptr;   // of an n-gram table, whose target is [rows, C]
@@ -44,7 +47,10 @@ class UpdateRule {
   virtual ~UpdateRule() = default;
   // of_table: of an n-gram table, else of any other parameter.
   virtual std::vector<Kept> kept(bool of_table) const = 0;
-  virtual void step(const std::vector<Update>& updates, const ClipResult& clip) const = 0;
+  // Moves what a step moves by this rule; nothing is a step too. The same parameters in the same order on all ranks. matrices: for a rule that
+  // needs more of them than the optimizer's parts.
+  virtual void step(const std::vector<Update>& updates, const ClipResult& clip,
+                    const WholeMatrices& matrices) const = 0;
 };
 
 // AdamW; rows of n-gram tables by ops/row_adamw.h, without a dense gradient, with the state that the config gives them. Decay as in Update.
@@ -53,7 +59,7 @@ class UpdateRule {
 // Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv:1711.05101).
 std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config, int64_t seed);
 
-// Muon, for whole matrices [out, in] alone: a matrix moves along its momentum (Nesterov's), made orthogonal by Newton-Schulz steps, times
+// Muon, for matrices [out, in] alone: a matrix moves along its momentum (Nesterov's), made orthogonal as a whole by Newton-Schulz steps, times
 // 0.2 sqrt(max(out, in)). With that factor an element moves about as far as AdamW would move it, so that both rules share one learning rate and
 // one decay.
 //
@@ -61,7 +67,9 @@ std::unique_ptr<UpdateRule> make_adamw(const OptimizerConfig& config, int64_t se
 // is Scalable for LLM Training (arXiv:2502.16982), section 2.2, the factor and the decay.
 std::unique_ptr<UpdateRule> make_muon(const OptimizerConfig& config);
 
-// The matrix [out, in] with its singular values brought near 1 (0.7 to 1.2) by so many steps; float32.
+// The matrix [out, in] with its singular values brought near 1 (0.7 to 1.2) by so many steps; of its type.
 at::Tensor orthogonalized(const at::Tensor& matrix, int64_t steps);
+// Elements of the tensors that are there with it at its peak, the matrix included.
+int64_t orthogonalizing_elements(int64_t out, int64_t in);
 
 }  // namespace blt

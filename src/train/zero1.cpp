@@ -9,29 +9,14 @@
 
 namespace blt {
 
-Part Zero1::range_of(int64_t rank, const Buckets::Bucket& bucket) const {
-  const int64_t share = bucket.size / group().size();
-  return {rank * share, (rank + 1) * share};
-}
-
-Part Zero1::part_of(int64_t rank, const Buckets::Piece& piece, const Buckets::Bucket& bucket) const {
-  const Part range = range_of(rank, bucket);
-  const auto inside = [&](int64_t place) {
-    return std::clamp<int64_t>(place - piece.offset, 0, piece.numel);
-  };
-  return {inside(range.begin), inside(range.end)};
-}
-
 Parts Zero1::parts() const {
   Parts parts = DataParallel::parts();
-  for (const Buckets::Bucket& bucket : buckets().all())
-    for (const Buckets::Piece& piece : bucket.pieces)
-      parts[parameters()[piece.parameter].name] = part_of(group().rank(), piece, bucket);
+  for (size_t i = 0; i < parameters().size(); ++i) parts[parameters()[i].name] = own_part(i);
   return parts;
 }
 
 at::Tensor Zero1::sums_of(size_t bucket) const {
-  const Part range = range_of(group().rank(), buckets().all()[bucket]);
+  const Part range = own_range(buckets().all()[bucket]);
   return buckets().all()[bucket].values.slice(0, range.begin, range.end);
 }
 
@@ -46,11 +31,11 @@ Group::Pending Zero1::send(size_t bucket, std::string_view what) {
 std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part) {
   std::vector<Gradients::Dense> result;
   for (size_t i = 0; i < parameters().size(); ++i) {
+    if (!took_part[i]) continue;
     const size_t b = buckets().bucket_of(i);
-    const Buckets::Bucket& bucket = buckets().all()[b];
-    const Part part = part_of(group().rank(), buckets().piece(i), bucket);
-    if (!took_part[i] || part.begin == part.end) continue;
-    const int64_t offset = buckets().piece(i).offset - range_of(group().rank(), bucket).begin;
+    const Part part = own_part(i);
+    const int64_t offset = buckets().piece(i).offset - own_range(buckets().all()[b]).begin;
+    // A part that is empty may begin outside, and is an empty slice all the same.
     result.push_back({parameters()[i].name, parameters()[i].parameter,
                       sums_of(b).slice(0, offset + part.begin, offset + part.end), place_of(i, part)});
   }
@@ -60,7 +45,7 @@ std::vector<Gradients::Dense> Zero1::collect(const std::vector<bool>& took_part)
 std::map<std::string, at::Tensor> Zero1::own_dense() const {
   std::map<std::string, at::Tensor> result;
   for (size_t i = 0; i < parameters().size(); ++i) {
-    const Part part = part_of(group().rank(), buckets().piece(i), buckets().all()[buckets().bucket_of(i)]);
+    const Part part = own_part(i);
     if (part.begin < part.end) result[parameters()[i].name] = place_of(i, part);
   }
   return result;
@@ -75,7 +60,7 @@ void Zero1::put_together() {
     if (!is_whole(bucket)) continue;
     const auto values = [&](const Buckets::Piece& piece) { return parameters()[piece.parameter].parameter; };
     const at::Tensor all = at::empty({bucket.size}, values(bucket.pieces[0]).options().requires_grad(false));
-    const Part range = range_of(group().rank(), bucket);
+    const Part range = own_range(bucket);
     const at::Tensor own = at::zeros({range.end - range.begin}, all.options());
     for (const Buckets::Piece& piece : bucket.pieces) {
       const int64_t begin = std::max(range.begin, piece.offset);

@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "train/data_parallel.h"
+#include "train/divided_matrices.h"
 
 namespace blt {
 
 // Every bucket of gradients, laid end to end, is cut into as many equal ranges as there are ranks. A rank gets the sum of its range alone,
-// moves the parameters there, and all ranges are put together again: what travels is as much as in data parallel.
+// moves the parameters there, and all ranges are put together again: what travels is as much as in data parallel. Where a rule moves matrices
+// as a whole, those that the ranges cut travel besides (train/divided_matrices.h).
 //
 // Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), section 5.1.
 class Zero1 : public DataParallel {
@@ -27,6 +29,10 @@ class Zero1 : public DataParallel {
   Group::Pending send(size_t bucket, std::string_view what) override;
   std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part) override;
   std::map<std::string, at::Tensor> own_dense() const override;
+  void move(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip,
+            double factor) const override {
+    optimizer.step(gradients, clip, factor, matrices_);
+  }
   void put_together() override;
 
   // What came through of a bucket: this rank's range.
@@ -36,10 +42,12 @@ class Zero1 : public DataParallel {
   // Whether all ranks have a bucket's parameters whole after a step.
   virtual bool is_whole(const Buckets::Bucket&) const { return true; }
 
-  // Of a rank, in a bucket.
-  Part range_of(int64_t rank, const Buckets::Bucket& bucket) const;
-  // Of that, in a parameter of the bucket.
-  Part part_of(int64_t rank, const Buckets::Piece& piece, const Buckets::Bucket& bucket) const;
+  // This rank's.
+  Part own_range(const Buckets::Bucket& bucket) const { return buckets().range_of(group().rank(), bucket); }
+  Part own_part(size_t parameter) const { return buckets().part_of(group().rank(), parameter); }
+
+ private:
+  DividedMatrices matrices_{group(), division_of(parameters(), buckets())};
 };
 
 }  // namespace blt

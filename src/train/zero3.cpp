@@ -18,13 +18,13 @@ std::shared_ptr<LatentTransformerImpl> latent_transformer_of(torch::nn::Module& 
   return nullptr;
 }
 
-std::vector<std::shared_ptr<torch::nn::Module>> layers_of(torch::nn::Module& module) {
+}  // namespace
+
+std::vector<std::shared_ptr<torch::nn::Module>> divided_layers(torch::nn::Module& module) {
   const auto latent_transformer = latent_transformer_of(module);
   return latent_transformer ? latent_transformer->layers->children()
                             : std::vector<std::shared_ptr<torch::nn::Module>>{};
 }
-
-}  // namespace
 
 class Zero3::Watch : public LayerWatch {
  public:
@@ -51,7 +51,7 @@ class Zero3::Watch : public LayerWatch {
 
 Zero3::Zero3(const ParallelConfig& config, std::shared_ptr<Group> group, torch::nn::Module& module,
              std::unique_ptr<Tables> tables)
-    : Zero2(config, std::move(group), module, std::move(tables), layers_of(module)),
+    : Zero2(config, std::move(group), module, std::move(tables), divided_layers(module)),
       latent_transformer_(latent_transformer_of(module)) {
   if (!latent_transformer_) return;
   layers_.resize(latent_transformer_->layers->size());
@@ -87,7 +87,7 @@ void Zero3::divide() {
       place.copy_(parameter);
       parameter.set_data(place);
     }
-    const Part range = range_of(group().rank(), bucket);
+    const Part range = own_range(bucket);
     layer.own = layer.whole.slice(0, range.begin, range.end).clone();
     empty_storage(layer.whole);
     layer.is_here = false;
@@ -145,7 +145,7 @@ std::vector<Gradients::Dense> Zero3::collect(const std::vector<bool>& took_part)
 at::Tensor Zero3::place_of(size_t parameter, const Part& part) const {
   const Buckets::Bucket& bucket = buckets().all()[buckets().bucket_of(parameter)];
   if (is_whole(bucket) || !is_divided_) return Zero2::place_of(parameter, part);
-  const int64_t offset = buckets().piece(parameter).offset - range_of(group().rank(), bucket).begin;
+  const int64_t offset = buckets().piece(parameter).offset - own_range(bucket).begin;
   return layers_[static_cast<size_t>(bucket.unit)].own.slice(0, offset + part.begin, offset + part.end);
 }
 

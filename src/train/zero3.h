@@ -11,6 +11,9 @@
 
 namespace blt {
 
+// The layers of a module's latent transformer; none where it has no such part.
+std::vector<std::shared_ptr<torch::nn::Module>> divided_layers(torch::nn::Module& module);
+
 // Each layer is a unit with a bucket of its own, and a rank keeps its range of that. Before the layer's forward and again before its backward
 // all ranks' ranges are put together; afterwards the memory goes back. The next layer's parameters travel while one computes. All ranks
 // compute the same graph in a step: gradients and parameters travel in one order.

@@ -168,8 +168,6 @@ TEST_F(BltTrain, MovesMatricesByMuonAveragesItsWeightsAndGoesOnBitForBit) {
   EXPECT_LT(bits_per_byte("runs/ema/latest/ema"), 6.5);
   EXPECT_LT(bits_per_byte("runs/ema/entropy_model/latest/ema"), 6.5);
   EXPECT_NE(bits_per_byte("runs/ema/latest/ema"), bits_per_byte("runs/ema/latest"));
-  expect_error(path + " parallel.sharding=zero1 output=" + file("runs/parts"),
-               {"train.optimizer", "muon moves whole matrices"});
 }
 
 TEST_F(BltTrain, LogsTheMeansOfTheStepsSinceTheLastLine) {

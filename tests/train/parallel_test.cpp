@@ -8,6 +8,8 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <iterator>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -110,9 +112,9 @@ struct Result {
   std::vector<double> losses, norms;
   std::vector<at::Tensor> module_norms, parameters;
   std::map<std::string, at::Tensor> state;
-  int64_t own_state_bytes = 0;
-  Parallel::Kept kept = {};           // after a step, before the gradients go
-  int64_t parameters_in_between = 0;  // bytes kept between a forward and its backward
+  int64_t dense_state_bytes = 0, table_state_bytes = 0;  // this rank's
+  Parallel::Kept kept = {};                              // after a step, before the gradients go
+  int64_t parameters_in_between = 0;                     // bytes kept between a forward and its backward
   int64_t targets = 0;
 };
 
@@ -150,7 +152,8 @@ Result train(const std::shared_ptr<Group>& group, const TrainConfig& config, con
   }
   result.kept = trainer.parallel().kept();
   for (const OptimizerTensor& item : trainer.optimizer().state())
-    result.own_state_bytes += static_cast<int64_t>(item.tensor.nbytes());
+    (item.name.find("ngram_table") == item.name.npos ? result.dense_state_bytes : result.table_state_bytes) +=
+        static_cast<int64_t>(item.tensor.nbytes());
   if (!output.empty()) {
     trainer.save();
     trainer.finish_saving();
@@ -239,6 +242,37 @@ TEST(Parallel, InFloat64TheLossesOfOneToNineDigitsOverSeveralBatchesAStep) {
                            1e-9);
 }
 
+TrainConfig with_muon(TrainConfig config) {
+  config.optimizer.matrices = RuleKind::kMuon;
+  // The first pattern counts: a matrix that is none of those inside layers, and one of those that moves by AdamW.
+  config.optimizer.groups = {{.pattern = "lm_head.weight", .rule = RuleKind::kMuon},
+                             {.pattern = "*.layers.1.mlp.down_proj.weight", .rule = RuleKind::kAdamW}};
+  return config;
+}
+
+constexpr Division kOfMuon[] = {{Sharding::kNone, TablePlacement::kReplicated},
+                                {Sharding::kZero1, TablePlacement::kReplicated},
+                                {Sharding::kZero2, TablePlacement::kSharded},
+                                {Sharding::kZero3, TablePlacement::kReplicated},
+                                {Sharding::kZero3, TablePlacement::kSharded}};
+const std::vector<Division> kDivisionsOfMuon(std::begin(kOfMuon), std::end(kOfMuon));
+
+// Matrices that move as a whole lie across the ranks' ranges: of small buckets most, of one large one a few.
+TEST(Parallel, MuonGivesTheLossesOfOneWithAnyNumberOfRanks) {
+  at::set_num_threads(1);
+  for (const int64_t accumulate : {1, 4})
+    expect_the_losses_of_one(with_muon(training(accumulate, Compute::kFloat32)), kDivisionsOfMuon, at::kFloat,
+                             kSmallBuckets, 1e-6, 1e-4);
+}
+
+TEST(Parallel, MuonInFloat64GivesTheLossesOfOneToNineDigits) {
+  at::set_num_threads(1);
+  const TrainConfig config = with_muon(training(1, Compute::kFloat32, /*steps=*/50));
+  expect_the_losses_of_one(config, kDivisionsOfMuon, at::kDouble, 25, 1e-9, 1e-9);
+  expect_the_losses_of_one(config, {{Sharding::kZero2, TablePlacement::kReplicated}}, at::kDouble,
+                           kSmallBuckets, 1e-9, 1e-9);
+}
+
 // What is rounded at random is rounded alike, whoever has which rows: sums of several ranks' gradients differ in their last bits, and so few moments
 // lie on the other side of where they are rounded.
 TEST(Parallel, Bfloat16StateOfTablesIsThatOfOne) {
@@ -281,34 +315,136 @@ TEST(Parallel, Bfloat16StateOfTablesIsThatOfOne) {
 TEST(Parallel, InBfloat16LossesFollowThoseOfOne) {
   at::set_num_threads(1);
   const blt_test::TemporaryFolder folder;
+  const auto expect = [&](const TrainConfig& config, const std::vector<Division>& all,
+                          const std::string& by) {
+    const Result one = train(nullptr, config, {}, at::kFloat, folder / (by + "-one"));
+    for (const Division& division : all) {
+      const std::string what = by + "-" + name_of(division);
+      std::vector<Result> many(3);
+      in_group(3, [&](const std::shared_ptr<Group>& group) {
+        many[static_cast<size_t>(group->rank())] =
+            train(group, config, divided(division), at::kFloat, folder / what);
+      });
+      for (const Result& result : many) {
+        expect_close(one, result, 2e-3, 1e-2, what);
+        for (size_t i = 0; i < result.parameters.size(); ++i)
+          EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << what << " " << i;
+      }
+      ASSERT_EQ(one.state.size(), many[0].state.size());
+      for (const auto& [name, tensor] : one.state) {
+        ASSERT_EQ(many[0].state.count(name), 1u) << name;
+        EXPECT_EQ(tensor.sizes(), many[0].state.at(name).sizes()) << name;
+      }
+    }
+  };
   const TrainConfig config = training(2, Compute::kBfloat16);
-  const Result one = train(nullptr, config, {}, at::kFloat, folder / "one");
-  for (const Division& division : divisions()) {
-    std::vector<Result> many(3);
-    const auto output = folder / name_of(division);
+  expect(config, divisions(), "adamw");
+  expect(with_muon(config), kDivisionsOfMuon, "muon");
+}
+
+// A gradient of one rank that is NaN, of a matrix that lies across ranks: all go through the step, and nothing changes.
+TEST(Parallel, AStepOfMuonThatIsNotFiniteOnOneRankChangesNothingOnAny) {
+  at::set_num_threads(1);
+  for (const Sharding sharding : kShardings) {
     in_group(3, [&](const std::shared_ptr<Group>& group) {
-      many[static_cast<size_t>(group->rank())] = train(group, config, divided(division), at::kFloat, output);
+      const Blt model = new_model();
+      const auto parallel = make_parallel(divided({.sharding = sharding}), group, *model);
+      Optimizer optimizer(with_muon(training(1, Compute::kFloat32)).optimizer, parallel->parts());
+      const Batch batch = *share_of(group->rank(), 3, 1)->next();
+      const auto step = [&](double factor) {
+        parallel->backward(next_id_loss(model(batch), batch).sum * factor, /*last=*/true);
+        const Gradients gradients = parallel->finish_gradients();
+        const at::Tensor squares = parallel->squared_norms(gradients, gradient_modules(*model));
+        parallel->step(optimizer, gradients, clip(squares.sum().sqrt().to(at::kFloat), 1.0), 1.0);
+      };
+      const auto values = [&] {
+        std::map<std::string, at::Tensor> all;
+        for (const auto& [name, own] : parallel->own_parameters()) all[name] = own.clone();
+        for (const auto& item : optimizer.state()) all[item.name] = item.tensor.clone();
+        return all;
+      };
+      step(1.0);
+      const std::map<std::string, at::Tensor> before = values();
+      step(group->rank() == 1 ? std::numeric_limits<double>::quiet_NaN() : 1.0);
+      for (const auto& [name, value] : values())
+        EXPECT_TRUE(torch::equal(value, before.at(name))) << name_of(sharding) << " " << name;
+      step(1.0);
+      bool any_moved = false;
+      for (const auto& [name, value] : values()) {
+        EXPECT_TRUE(value.isfinite().all().item<bool>()) << name_of(sharding) << " " << name;
+        any_moved = any_moved || !torch::equal(value, before.at(name));
+      }
+      EXPECT_TRUE(any_moved);
     });
-    for (const Result& result : many) {
-      expect_close(one, result, 2e-3, 1e-2, name_of(division));
-      for (size_t i = 0; i < result.parameters.size(); ++i)
-        EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
-    }
-    ASSERT_EQ(one.state.size(), many[0].state.size());
-    for (const auto& [name, tensor] : one.state) {
-      ASSERT_EQ(many[0].state.count(name), 1u) << name;
-      EXPECT_EQ(tensor.sizes(), many[0].state.at(name).sizes()) << name;
-    }
   }
+}
+
+// Two ranks, then three with another sharding, then one: momentum lies in a checkpoint as if it had never been divided.
+TEST(Parallel, MuonGoesOnWithAnotherNumberOfRanks) {
+  at::set_num_threads(1);
+  const blt_test::TemporaryFolder folder;
+  const Result one = train(nullptr, with_muon(training(1, Compute::kFloat32, /*steps=*/9)), {});
+  std::vector<double> losses;
+  struct Leg {
+    int64_t ranks = 1;
+    Division division = {};
+  };
+  int64_t steps = 0;
+  for (const Leg& leg : {Leg{2, {Sharding::kZero3, TablePlacement::kReplicated}},
+                         Leg{3, {Sharding::kZero1, TablePlacement::kSharded}}, Leg{1, {}}}) {
+    const int64_t first = steps;
+    steps += 3;
+    in_group(leg.ranks, [&](const std::shared_ptr<Group>& group) {
+      const Blt model = new_model();
+      TrainerParts parts;
+      parts.model = trainable(model);
+      parts.train = share_of(group->rank(), group->size(), 1);
+      parts.hand_over = [](const std::vector<StateReader>&) { return std::string("{}"); };
+      parts.group = group;
+      parts.parallel = divided(leg.division);
+      parts.output = folder.path();
+      parts.model_to_save = [model] {
+        ModelToSave saved{.tensors = {}, .write_rest = [](const std::filesystem::path&) {}};
+        for (const auto& item : model->named_parameters())
+          saved.tensors.emplace_back(item.key(), item.value());
+        return saved;
+      };
+      Trainer trainer(with_muon(training(1, Compute::kFloat32, steps)), std::move(parts));
+      if (first > 0) {
+        const auto checkpoint = folder / fmt::format("step_{:08}", first);
+        const SafetensorsFile weights(checkpoint / "model.safetensors");
+        trainer.parallel().make_whole();
+        {
+          const torch::NoGradGuard no_grad;
+          for (auto& item : model->named_parameters()) item.value().copy_(weights.tensor(item.key()));
+        }
+        trainer.resume(checkpoint);
+      }
+      while (trainer.step() < steps) {
+        const double loss = trainer.train_step().loss.item<double>();
+        if (group->is_first()) losses.push_back(loss);
+      }
+      trainer.save();
+      trainer.finish_saving();
+    });
+  }
+  ASSERT_EQ(losses.size(), one.losses.size());
+  for (size_t i = 0; i < losses.size(); ++i)
+    EXPECT_NEAR(losses[i], one.losses[i], (i == 0 ? 1e-6 : 1e-4) * one.losses[i]) << "step " << i + 1;
 }
 
 TEST(Parallel, WhatIsDividedFallsWithTheNumberOfRanks) {
   at::set_num_threads(1);
-  for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
-    TrainConfig config = training(2, compute);
+  // All matrices by Muon: what it keeps of an element is half of what AdamW does, and ranks have equal ranges of elements.
+  TrainConfig muon = training(2, Compute::kFloat32);
+  muon.optimizer.groups = {{.pattern = "*_proj.weight", .rule = RuleKind::kMuon},
+                           {.pattern = "*_projection.weight", .rule = RuleKind::kMuon},
+                           {.pattern = "*byte_table", .rule = RuleKind::kMuon},
+                           {.pattern = "lm_head.weight", .rule = RuleKind::kMuon}};
+  for (TrainConfig config : {training(2, Compute::kFloat32), training(2, Compute::kBfloat16), muon}) {
     config.steps = 1;
     const Result one = train(nullptr, config, {});
-    const int64_t element = compute == Compute::kFloat32 ? 4 : 2;
+    const int64_t element = config.compute == Compute::kFloat32 ? 4 : 2;
     const Blt model = new_model();
     int64_t all = 0, dense = 0, layers = 0;  // elements
     for (const auto& item : model->named_parameters()) {
@@ -327,16 +463,16 @@ TEST(Parallel, WhatIsDividedFallsWithTheNumberOfRanks) {
           many[static_cast<size_t>(group->rank())] = train(group, config, divided(division));
         });
         const std::string what = fmt::format("{}, {} ranks", name_of(division), ranks);
-        const auto share = [&](int64_t elements, bool is_divided) {
-          return static_cast<double>(elements) / static_cast<double>(is_divided ? ranks : 1);
+        const auto share = [&](int64_t number, bool is_divided) {
+          return static_cast<double>(number) / static_cast<double>(is_divided ? ranks : 1);
         };
         const bool zero1 = division.has(Sharding::kZero1);
-        const double state = (share(dense, zero1) + share(all - dense, zero1 || division.has_tables())) /
-                             static_cast<double>(all);
+        const double state = share(one.dense_state_bytes, zero1) +
+                             share(one.table_state_bytes, zero1 || division.has_tables());
         const double divided_parameters =
             share(layers, division.has(Sharding::kZero3)) + share(all - dense, division.has_tables());
         for (const Result& result : many) {
-          expect_bytes(result.own_state_bytes, state * static_cast<double>(one.own_state_bytes), what);
+          expect_bytes(result.dense_state_bytes + result.table_state_bytes, state, what);
           expect_bytes(result.kept.gradients, 4 * share(dense, division.has(Sharding::kZero2)), what);
           EXPECT_EQ(result.parameters_in_between, result.kept.parameters) << what;
           expect_bytes(result.kept.parameters - (dense - layers) * element,

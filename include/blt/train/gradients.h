@@ -19,7 +19,8 @@ struct Gradients {
   struct Dense {
     std::string name;
     at::Tensor parameter;  // with ZeRO-3 there may be nothing behind its shape and type
-    // Of gradient_type(); the parameter's shape, or one dimension with the part that this rank's optimizer moves (Parts in optimizer.h).
+    // Of gradient_type(); the parameter's shape, or one dimension with the part that this rank's optimizer moves (Parts in optimizer.h): empty
+    // where other ranks move all of it.
     at::Tensor gradient;
     at::Tensor part =
         {};  // where that part of the parameter is, as long as the gradient; undefined: all of it
@@ -31,7 +32,7 @@ struct Gradients {
     RowGradient gradient;
     at::Tensor part = {};  // where those rows of the table are, one dimension; undefined: all of it
   };
-  std::vector<Dense> dense;
+  std::vector<Dense> dense;  // of the same parameters, in the same order, on all ranks
   std::vector<Rows> rows;
 };
 

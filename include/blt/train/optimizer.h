@@ -118,8 +118,8 @@ struct OptimizerConfig {
           "Decoupled decay per step, times the learning rate; matrices and tables only.", at_least(0));
     field("matrices", self.matrices,
           "What moves the matrices inside layers: adamw, or muon, which does without the mean of squared "
-          "gradients. Embeddings, tables, norm gains and the output head move by adamw in any case. muon "
-          "needs whole matrices: parallel.sharding none.");
+          "gradients. Embeddings, tables, norm gains and the output head move by adamw in any case. With "
+          "parallel.sharding, matrices that lie across ranks travel in every step of muon.");
     field("muon", self.muon, "Muon, where it moves something.");
     field("table_update", self.table_update,
           "Rows of n-gram tables that a step did not touch: exact moves them as dense AdamW would, lazy "
@@ -136,7 +136,6 @@ struct OptimizerConfig {
     field("groups", self.groups,
           "Exceptions for some parameters; the first pattern that matches a name counts.");
   }
-  bool uses(RuleKind rule) const;  // whether it may move something
 };
 
 // Applies what groups say about a module before it is trained: frozen parameters take no gradient from here on. Throws blt::Error when
@@ -151,6 +150,7 @@ struct Part {
 using Parts = std::map<std::string, Part>;
 
 class UpdateRule;
+class WholeMatrices;
 
 // An optimizer's tensors: of each parameter that has any those of its rule (AdamW: NAME.exp_avg and NAME.exp_avg_sq, Muon:
 // NAME.momentum), NAME.step, and NAME.master of parameters that are bfloat16. Sorted by its name.
@@ -170,7 +170,7 @@ void save_optimizer(const std::filesystem::path& file, const OptimizerState& sta
 class Optimizer {
  public:
   // parts: what it moves of each parameter, has state of, and is given gradients of; the other ranks' optimizers see to the rest. seed: of
-  // the rounding of bfloat16 state, which does not depend on the parts. Throws blt::Error where muon would have to move parts.
+  // the rounding of bfloat16 state, which does not depend on the parts.
   explicit Optimizer(OptimizerConfig config, Parts parts = {}, int64_t seed = 0);
   ~Optimizer();
 
@@ -182,7 +182,11 @@ class Optimizer {
   // One step with the peak learning rate times `factor`. A step whose clip found a NaN or an infinity changes
   // nothing.
   void step(const Gradients& gradients, const ClipResult& clip, double factor);
+  // The same where this optimizer has parts of matrices that muon moves (src/train/whole_matrices.h). All ranks take the step together.
+  void step(const Gradients& gradients, const ClipResult& clip, double factor, const WholeMatrices& matrices);
 
+  // What moves a parameter.
+  RuleKind rule_kind(const std::string& name, const at::Tensor& parameter) const;
   // What the rules keep of a parameter once it has been moved, in bytes, without its master.
   int64_t state_bytes(const std::string& name, const at::Tensor& parameter) const;
 
