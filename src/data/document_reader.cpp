@@ -65,10 +65,11 @@ class JsonLinesReader : public DocumentReader {
       text_offset_ += result.bytes.size();
       inside_ = !result.ends_document;
       return result;
-    } catch (const DocumentError&) {
+    } catch (const DocumentError& problem) {
+      const uint64_t begin = lines_.begin();
       lines_.pass_over();
       inside_ = false;
-      throw;
+      throw DocumentError(fmt::format("{} (the line begins at byte {})", problem.what(), begin));
     }
   }
 

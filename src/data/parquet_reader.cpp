@@ -52,18 +52,18 @@ bool is_text(const parquet::schema::Node& node) {
   return !type || type->is_none() || type->is_string() || type->is_JSON() || type->is_enum();
 }
 
-// What Arrow throws becomes an error that names the file.
+// What Arrow throws becomes an error that names the file. row: the last one before what is read; 0: none.
 template <class F>
-auto reading(const std::filesystem::path& path, const F& f) {
+auto reading(const std::filesystem::path& path, int64_t row, const F& f) {
   try {
     return f();
   } catch (const Error&) {
     throw;
   } catch (const std::exception& problem) {
-    throw Error(
-        fmt::format("{}: cannot be read as Parquet ({}): where it is damaged or cut short, copy or download "
-                    "the file again",
-                    path.string(), problem.what()));
+    throw Error(fmt::format(
+        "{}: cannot be read as Parquet{} ({}): where it is damaged or cut short, copy or download "
+        "the file again",
+        path.string(), row > 0 ? fmt::format(" behind row {}", row) : "", problem.what()));
   }
 }
 
@@ -71,7 +71,7 @@ class ParquetReader : public DocumentReader {
  public:
   ParquetReader(std::filesystem::path path, const std::string& text_field)
       : path_(std::move(path)), text_field_(text_field) {
-    reading(path_, [&] {
+    reading(path_, 0, [&] {
       auto file = arrow::io::ReadableFile::Open(path_.string(), arrow::system_memory_pool());
       PARQUET_THROW_NOT_OK(file.status());
       file_ = parquet::ParquetFileReader::Open(*file, reader_properties());
@@ -151,7 +151,7 @@ class ParquetReader : public DocumentReader {
 
   // Opens the next group of rows.
   void open_group() {
-    reading(path_, [&] {
+    reading(path_, row_, [&] {
       column_ = std::static_pointer_cast<parquet::ByteArrayReader>(
           file_->RowGroup(static_cast<int>(next_group_))->Column(column_number_));
     });
@@ -165,7 +165,7 @@ class ParquetReader : public DocumentReader {
     int64_t rows = row - row_;
     if (rows > 0 && next_group_ < group_rows_.size()) {
       open_group();
-      const int64_t skipped = reading(path_, [&] { return column_->Skip(rows); });
+      const int64_t skipped = reading(path_, row_, [&] { return column_->Skip(rows); });
       group_rows_left_ -= skipped;
       rows -= skipped;
     }
@@ -182,12 +182,13 @@ class ParquetReader : public DocumentReader {
       open_group();
     }
     int64_t values = 0;
-    read_ = reading(path_, [&] {
+    read_ = reading(path_, row_, [&] {
       return column_->ReadBatch(std::min(kRows, group_rows_left_), levels_.data(), nullptr, values_.data(),
                                 &values);
     });
     if (read_ == 0)
-      fail_damaged(fmt::format("row group {} ends {} rows too early", next_group_, group_rows_left_));
+      fail_damaged(fmt::format("row group {} ends {} rows too early, behind row {}", next_group_,
+                               group_rows_left_, row_));
     group_rows_left_ -= read_;
     used_ = 0;
     next_value_ = values_.data();

@@ -195,6 +195,20 @@ TEST(Documents, DeepNestingIsNoCrash) {
   EXPECT_MESSAGE(read(folder.write("b.jsonl", std::string(200000, '['))), "b.jsonl:1: invalid JSON");
 }
 
+TEST(Documents, BadLinesAreErrorsWithTheByteWhereTheyBegin) {
+  const TemporaryFolder folder;
+  const std::string good = "{\"text\": \"a\"}\n";  // 14 bytes
+  for (const char* bad : {"{\"body\": \"a\"}", "{\"text\": 3}", "[1]", "{\"text\": no}"}) {
+    const std::string lines = good + good + bad;
+    const auto in_text = folder.write("a.jsonl", lines), in_archive = folder.write("a.jsonl.gz", gzip(lines));
+    for (const auto& path : {in_text, in_archive}) {
+      const std::string message = message_of([&] { read(path); });
+      EXPECT_TRUE(message.starts_with(path.string() + ":3: ")) << message;
+      EXPECT_TRUE(message.ends_with(" (the line begins at byte 28)")) << message;
+    }
+  }
+}
+
 TEST(Documents, ATruncatedArchiveOfLinesIsAnErrorAtItsOffset) {
   const TemporaryFolder folder;
   const std::string archive = gzip("{\"text\": \"one\"}\n{\"text\": \"two\"}\n");

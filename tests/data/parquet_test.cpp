@@ -295,6 +295,15 @@ TEST_F(Parquet, WhatCannotBeReadInAnyOrderIsRefused) {
   EXPECT_MESSAGE(find_files(source), "standard input: a Parquet file cannot be read from there");
 }
 
+TEST_F(Parquet, ADamagedPageIsAnErrorWithTheRowBeforeIt) {
+  write(path_, {{"text", strings({"one", "two", "a needle in it", "four"})}},
+        {.group_rows = 2, .dictionary = false, .compression = arrow::Compression::UNCOMPRESSED});
+  std::string bytes = content_of(path_);
+  bytes.at(bytes.find("needle")) = 'N';
+  write_content(path_, bytes);
+  EXPECT_MESSAGE(texts(path_), path_.string() + ": cannot be read as Parquet behind row 2 (");
+}
+
 TEST_F(Parquet, ACutFileIsOneErrorWhereverItIsCut) {
   write(path_, {{"text", strings(values_)}}, {.group_rows = 15, .page_bytes = 64});
   const std::string whole = content_of(path_);

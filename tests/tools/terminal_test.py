@@ -128,6 +128,28 @@ class Terminal(unittest.TestCase):
         self.assertIsNotNone(saved, text)
         self.assertTrue((pathlib.Path(saved[1]) / "trainer_state.json").exists(), text)
 
+    def test_ctrl_c_keeps_the_entropies_that_are_there(self):
+        pathlib.Path("train.txt").write_text("a patch of bytes, and the next one | or \\ \n" * 30000)
+        settings = ["data.entropy_cache.folder=cache"]
+        trained = ["model=null", "entropy_model={kind: train, model: {dim: 64, layers: 2, heads: 2}, train: {steps: 1}}",
+                   "patching.rule.kind=entropy"]
+        code, text = self.train(settings=["train.eval_every=0", *trained])
+        self.assertEqual(code, 0, text)
+        command = ["blt_data", "entropies", "run.yaml", "--model", "out/entropy_model/latest", "data.validation=[]",
+                   "data.shuffle_sequences=0", *settings]
+        code, text = on_terminal(command, columns=200, send=(rb"of text", b"\x03"))
+        self.assertEqual(code, 3, text)
+        self.assertIn("stopped; the next run goes on from here", text)
+        counts = re.compile(r"(\d+) sequences, (\d+) of them were there already")
+        done, there = map(int, counts.findall(text)[-1])
+        self.assertEqual(there, 0, "every sequence of the text is another")
+        self.assertGreater(done, 0)
+        code, text = on_terminal(command, columns=200)
+        self.assertEqual(code, 0, text)
+        total, there = map(int, counts.findall(text)[-1])
+        self.assertGreater(total, done, "it was stopped before its end")
+        self.assertGreaterEqual(there, done)
+
     def test_no_color_has_progress_without_colours(self):
         code, text = self.train(NO_COLOR="1")
         self.assertEqual(code, 0, text)
