@@ -19,6 +19,8 @@
 #include "blt/data/prefetch.h"
 #include "blt/data/repeat.h"
 #include "blt/data/shuffle.h"
+#include "blt/model/device.h"
+#include "blt/model/linear.h"
 
 namespace blt {
 namespace {
@@ -55,6 +57,30 @@ Sequences repeated(const DataConfig& config, const SourceConfig& source, size_t 
     if (block == 0) return documents;
     return std::make_unique<Shuffle<Sequence>>(std::move(documents), block, seed, name);
   });
+}
+
+// Two passes keep a device busy, one computing while the other's results come back; more would only take memory.
+constexpr int64_t kPassesAtOnce = 2;
+
+// Ids that a block of the patch stage has, nearly always: its text, the sequence that it ends with, and what is not text (1 in 32, as
+// sequences of 64 bytes with BOS and EOS have it). A multiple of what tiles of matrix products are high.
+int64_t rows_of_a_block(const DataConfig& config) {
+  constexpr int64_t kTile = 256;
+  const int64_t most =
+      config.entropy_batch_bytes + config.entropy_batch_bytes / 32 + config.sequence_bytes + 2;
+  return (most + kTile - 1) / kTile * kTile;
+}
+
+EntropyModel frozen_copy(const EntropyModel& model, c10::Device device, at::ScalarType type) {
+  EntropyModel copy(model->config());
+  {
+    const at::NoGradGuard no_grad;
+    auto to = copy->named_parameters();
+    for (const auto& parameter : model->named_parameters()) to[parameter.key()].copy_(parameter.value());
+  }
+  copy->to(device, type);
+  freeze(*copy);
+  return copy;
 }
 
 int64_t text_bytes(const Sequence& sequence) { return static_cast<int64_t>(sequence.bytes.size()); }
@@ -119,7 +145,7 @@ std::unique_ptr<Stage<Batch>> make_loader(const DataConfig& config, Pass pass, P
   PatchStage::Options patching{
       .eos = config.eos, .block_bytes = config.entropy_batch_bytes, .threads = 0, .blocks_ahead = 1};
   if (entropies) {
-    patching.threads = config.threads.value_or(at::get_num_threads());
+    patching.threads = entropy_threads(config);
     // Enough for every thread, twice, and for the batches that are made ahead of the trainer.
     const int64_t batch_bytes = packing.bytes.value_or(0);
     patching.blocks_ahead = 2 * patching.threads + config.prefetch * batch_bytes / config.entropy_batch_bytes;
@@ -196,12 +222,28 @@ StateWriter hand_over(std::span<const StateReader> states) {
   return pack;
 }
 
+c10::Device entropy_device(const DataConfig& config, int64_t local_rank) {
+  return find_device(config.entropy_device, fmt::format("data.entropy_device: {}", config.entropy_device),
+                     local_rank);
+}
+
+int64_t entropy_threads(const DataConfig& config) {
+  return config.threads.value_or(config.entropy_device == "cpu" ? at::get_num_threads() : kPassesAtOnce);
+}
+
 std::shared_ptr<CachedEntropies> make_entropies(const DataConfig& config, EntropyModel model,
-                                                bool reset_at_newline) {
+                                                bool reset_at_newline, int64_t local_rank) {
   constexpr int64_t kDefaultMemoryMib = 1024;
-  const auto source = std::make_shared<EntropyModelSource>(
-      std::move(model), EntropyModelSource::Options{.reset_at_newline = reset_at_newline,
-                                                    .batch_bytes = config.entropy_batch_bytes});
+  const c10::Device device = entropy_device(config, local_rank);
+  EntropyModelSource::Options how{.reset_at_newline = reset_at_newline,
+                                  .batch_bytes = config.entropy_batch_bytes};
+  if (!device.is_cpu()) {
+    how.rows = rows_of_a_block(config);
+    how.at_once = kPassesAtOnce;
+  }
+  const at::ScalarType type = config.entropy_compute == Compute::kBfloat16 ? at::kBFloat16 : at::kFloat;
+  if (!device.is_cpu() || type != at::kFloat) model = frozen_copy(model, device, type);
+  const auto source = std::make_shared<EntropyModelSource>(std::move(model), how);
   const EntropyCacheConfig& kept = config.entropy_cache;
   const std::optional<int64_t> most = kept.mib ? std::optional<int64_t>(*kept.mib << 20) : std::nullopt;
   const std::shared_ptr<EntropyCache> cache =

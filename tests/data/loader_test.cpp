@@ -247,6 +247,32 @@ TEST_F(Loader, HandsBatchesOutOnADevice) {
   }
 }
 
+// The model that is given stays as it is: a run saves it.
+TEST_F(Loader, EntropiesAreComputedInTheTypeThatTheConfigSays) {
+  EntropyModelConfig shape;
+  shape.dim = 32;
+  shape.layers = 1;
+  shape.heads = 2;
+  EntropyModel model(shape);
+  freeze(*model);
+  const std::vector<std::vector<int32_t>> ids{{kBos, 70, 71, 72, 73, 74}};
+  const auto exact = make_entropies(config, model, false)->entropies(ids)[0];
+  EXPECT_EQ(exact, EntropyModelSource(model, {}).entropies(ids)[0]);
+  config.entropy_compute = Compute::kBfloat16;
+  const auto rounded = make_entropies(config, model, false)->entropies(ids)[0];
+  EXPECT_NE(rounded, exact);
+  for (size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(rounded[i], exact[i], 0.05);
+  EXPECT_EQ(model->parameters()[0].scalar_type(), at::kFloat);
+}
+
+TEST_F(Loader, ADeviceForEntropiesThatIsNotThereIsAClearError) {
+  config.entropy_device = "cuda:77";
+  EXPECT_EQ(entropy_threads(config), 2);
+  EXPECT_MESSAGE(entropy_device(config), "data.entropy_device: cuda:77: ");
+  config.threads = 5;
+  EXPECT_EQ(entropy_threads(config), 5);
+}
+
 TEST_F(Loader, MissingSourcesAreClearErrors) {
   DataConfig none;
   EXPECT_MESSAGE(make_sequences(none, Pass::kTraining), "name some under data.sources");
@@ -275,6 +301,8 @@ TEST(DataConfig, ReadsItsSectionAndReportsAllMistakes) {
       parse_config<DataConfig>("sources: [{weight: 1}]\nsequence_bytes: 64\nbatch_bytes: 32\n", "run.yaml"),
       "batch_bytes: 32 is less than sequence_bytes, 64");
   EXPECT_MESSAGE(parse_config<DataConfig>("sources: [{weight: 1}]", "run.yaml"), "sources.0.paths");
+  EXPECT_MESSAGE(parse_config<DataConfig>("entropy_device: gpu", "run.yaml"),
+                 "entropy_device: must be cpu, cuda");
   EXPECT_MESSAGE(parse_config<DataConfig>("seed: 3", "run.yaml"), "at least one source");
 }
 

@@ -62,9 +62,16 @@ std::unique_ptr<Stage<Batch>> make_patch_loader(const DataConfig& config, Pass p
 // on where those stopped, and every sequence is read once. Throws blt::Error when the states are not those of all ranks of one run.
 StateWriter hand_over(std::span<const StateReader> states);
 
-// The entropy model behind the cache that the config asks for.
+// Where config's entropies are computed; local_rank: for `cuda`, as find_device() takes it and with its errors.
+c10::Device entropy_device(const DataConfig& config, int64_t local_rank = 0);
+
+// Threads that ask for them: as the config says, or by default.
+int64_t entropy_threads(const DataConfig& config);
+
+// The entropy model on the device and in the type that the config asks for, behind its cache. model: frozen, float32, on the CPU; it stays so,
+// and a copy is made where another is asked for. Throws blt::Error as entropy_device() and EntropyModelSource do.
 std::shared_ptr<CachedEntropies> make_entropies(const DataConfig& config, EntropyModel model,
-                                                bool reset_at_newline);
+                                                bool reset_at_newline, int64_t local_rank = 0);
 
 // The first `sample_bytes` bytes of the training text in its shuffled order, with their entropies.
 struct EntropySample {
