@@ -21,6 +21,7 @@
 #include "blt/data/shuffle.h"
 #include "blt/model/device.h"
 #include "blt/model/linear.h"
+#include "data/to_device.h"
 
 namespace blt {
 namespace {
@@ -94,33 +95,18 @@ Pack::Options pack_options(const DataConfig& config, Pass pass, bool patched) {
   return options;
 }
 
-Segments pinned(Segments segments) {
-  if (segments.offsets.defined()) segments.offsets = segments.offsets.pin_memory();
-  return segments;
-}
-// In pinned memory, from which copies to a CUDA device need no waiting.
-Batch pinned(const Batch& batch) {
-  Batch result = batch;
-  result.bytes = batch.bytes.pin_memory();
-  result.targets = batch.targets.pin_memory();
-  result.documents = pinned(batch.documents);
-  result.patches = pinned(batch.patches);
-  result.latent_documents = pinned(batch.latent_documents);
-  result.readers = pinned(batch.readers);
-  return result;
-}
-
 // The end of the chain. Its state is that of the packing, as of the last batch that was handed out.
 class Loader : public Stage<Batch> {
  public:
   Loader(std::unique_ptr<Stage<Batch>> packed, int64_t depth, const LoaderOptions& options)
-      : metrics_(options.metrics), prefetch_(std::move(packed), depth, copy_to(options.device)) {}
+      : metrics_(options.metrics),
+        prefetch_(std::make_unique<ToDevice>(std::move(packed), options.device), depth) {}
 
   std::optional<Batch> next() override {
-    if (!metrics_) return prefetch_.next();
+    if (!metrics_) return take();
     metrics_->batches_ready.look(prefetch_.ready());
     const auto start = std::chrono::steady_clock::now();
-    std::optional<Batch> batch = prefetch_.next();
+    std::optional<Batch> batch = take();
     metrics_->waited_nanoseconds +=
         std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count();
     return batch;
@@ -129,13 +115,14 @@ class Loader : public Stage<Batch> {
   void load(const StateReader& in) override { prefetch_.load(in); }
 
  private:
-  static std::function<Batch(Batch)> copy_to(c10::Device device) {
-    if (device.is_cpu()) return {};
-    return [device](const Batch& batch) { return pinned(batch).to(device); };
+  std::optional<Batch> take() {
+    std::optional<BatchOnItsWay> batch = prefetch_.next();
+    if (!batch) return std::nullopt;
+    return std::move(*batch).arrive();
   }
 
   std::shared_ptr<LoaderMetrics> metrics_;
-  Prefetch<Batch> prefetch_;
+  Prefetch<BatchOnItsWay> prefetch_;
 };
 
 std::unique_ptr<Stage<Batch>> make_loader(const DataConfig& config, Pass pass, PatchSchedule schedule,

@@ -36,7 +36,8 @@ struct LoaderOptions {
   Share share = {};                                  // of the ranks that read the same data
   std::shared_ptr<LoaderMetrics> metrics = nullptr;  // null: nothing is counted
   // Where batches are handed out. Those for another device than the CPU are copied from pinned memory, without waiting, by the thread that
-  // makes them, and to the device's default stream: whoever computes there finds them in place (not yet run on a GPU).
+  // makes them and on a stream of the loader's own. Whoever computes on the current stream of the thread that calls next() finds them in place
+  // (not yet run on a GPU).
   c10::Device device = c10::kCPU;
 };
 
