@@ -1,7 +1,9 @@
 // How fast the loader is, and how long a trainer waits for it.
 //
 //   build/release/bench/loader chain --data text.jsonl.zst       read, decompress, parse, shuffle, cut by spaces, pack: one thread, no model
-//   build/release/bench/loader wait --data text.jsonl.zst        a trainer of the tiny shape: training alone, entropies alone, both
+//   build/release/bench/loader wait --data text.jsonl.zst        a trainer: training alone, entropies alone, both
+//   build/cuda/bench/loader wait --data text.jsonl.zst --shape 1b --compute bfloat16 --device cuda --entropy-device cuda --entropy-compute bfloat16
+//       --patcher-dim 768 --patcher-layers 14       the same on a GPU, here with both models on one (not yet run)
 //
 // Prints one line of JSON.
 #include <ATen/Context.h>
@@ -14,6 +16,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +26,7 @@
 #include "blt/base/memory.h"
 #include "blt/data/loader.h"
 #include "blt/model/blt.h"
+#include "blt/model/device.h"
 #include "blt/model/linear.h"
 #include "blt/train/trainer.h"
 
@@ -31,6 +35,8 @@ namespace {
 
 struct Options {
   std::vector<std::string> data;
+  std::string shape = "tiny", device = "cpu", compute = "float32", entropy_device = "cpu",
+              entropy_compute = "float32";
   int64_t batch_bytes = 16384, sequence_bytes = 4096, steps = 30, patcher_dim = 64, patcher_layers = 2;
   int64_t shuffle_sequences = 4096;
   double megabytes = 200;
@@ -93,83 +99,124 @@ nlohmann::json measure_chain(const Options& options) {
   return result;
 }
 
-// A trainer that takes its batches from a loader.
-class Training {
+Compute compute_named(const std::string& name) {
+  return name == "bfloat16" ? Compute::kBfloat16 : Compute::kFloat32;
+}
+
+// A loader, and what a trainer waited for it.
+struct Text {
+  std::shared_ptr<LoaderMetrics> metrics;
+  std::unique_ptr<Stage<Batch>> loader;
+
+  Text(const DataConfig& config, const std::shared_ptr<EntropySource>& entropies,
+       const std::shared_ptr<const Patcher>& patcher, at::Device device)
+      : metrics(std::make_shared<LoaderMetrics>(config.sources)),
+        loader(make_patch_loader(config, Pass::kTraining, patcher, entropies,
+                                 {.metrics = metrics, .device = device})) {}
+  double waited_seconds() const { return 1e-9 * static_cast<double>(metrics->waited_nanoseconds); }
+};
+
+// Batches of the text that is chosen at the time. For one trainer: two of a large shape may not fit on a device.
+class ChosenText : public Stage<Batch> {
  public:
-  Training(const DataConfig& config, const std::shared_ptr<EntropySource>& entropies,
-           const std::shared_ptr<const Patcher>& patcher)
-      : metrics_(std::make_shared<LoaderMetrics>(config.sources)) {
-    at::manual_seed(0);
-    Blt model(shape("tiny"));
-    TrainConfig training;
-    training.steps = 1000000;
-    TrainerParts parts;
-    parts.model = trainable(model);
-    parts.train = make_patch_loader(config, Pass::kTraining, patcher, entropies, {.metrics = metrics_});
-    trainer_ = std::make_unique<Trainer>(training, std::move(parts));
-  }
-  void step() { trainer_->train_step(); }
-  double waited_seconds() const { return 1e-9 * static_cast<double>(metrics_->waited_nanoseconds); }
+  explicit ChosenText(std::shared_ptr<Text*> chosen) : chosen_(std::move(chosen)) {}
+  std::optional<Batch> next() override { return (*chosen_)->loader->next(); }
+  void save(StateWriter&) const override {}  // nothing is saved
+  void load(const StateReader&) override {}
 
  private:
-  std::shared_ptr<LoaderMetrics> metrics_;
+  std::shared_ptr<Text*> chosen_;
+};
+
+class Training {
+ public:
+  Training(const Options& options, at::Device device) {
+    at::manual_seed(0);
+    Blt model(shape(options.shape));
+    model->to(device);
+    TrainConfig training;
+    training.steps = 1000000;
+    training.compute = compute_named(options.compute);
+    TrainerParts parts;
+    parts.model = trainable(model);
+    parts.train = std::make_unique<ChosenText>(text_);
+    trainer_ = std::make_unique<Trainer>(training, std::move(parts));
+  }
+  // Steps on `text`, to the end of the last one's work.
+  void steps(Text& text, int64_t count) {
+    *text_ = &text;
+    StepStats last;
+    for (int64_t i = 0; i < count; ++i) last = trainer_->train_step();
+    last.loss.item<float>();
+  }
+
+ private:
+  std::shared_ptr<Text*> text_ = std::make_shared<Text*>(nullptr);
   std::unique_ptr<Trainer> trainer_;
 };
 
 // Training with entropies at hand, entropies without training, and both at once on the same cores: in turn, round after round.
 nlohmann::json measure_waiting(const Options& options) {
   at::set_num_threads(options.threads);
+  const at::Device device = find_device(options.device, "--device " + options.device);
   DataConfig config = data_config(options);
+  config.entropy_device = options.entropy_device;
+  config.entropy_compute = compute_named(options.entropy_compute);
   EntropyModelConfig shape_of_model;
   shape_of_model.dim = options.patcher_dim;
   shape_of_model.layers = options.patcher_layers;
-  shape_of_model.heads = 4;
+  shape_of_model.heads = std::max<int64_t>(4, options.patcher_dim / 64);
   at::manual_seed(1);
   EntropyModel model(shape_of_model);
   freeze(*model);
-  EntropyModelSource source(model, {.batch_bytes = config.entropy_batch_bytes});
+  config.entropy_cache.mib = 4096;
+  const auto kept = make_entropies(config, model, false);
   EntropyPatching rule;
-  rule.threshold = calibrate_on(config, {rule, {}}, source).threshold;
+  rule.threshold = calibrate_on(config, {rule, {}}, *kept).threshold;
   const std::shared_ptr<const Patcher> patcher = make_patcher({rule, {}});
   // Until what was made before a round is used up, a loader that is too slow would not be noticed: blocks and batches ahead (loader.cpp),
   // and those under way.
-  const int64_t warm = 2 * config.prefetch + 3 * options.threads + 4;
-
-  config.entropy_cache.mib = 4096;
-  const auto kept = make_entropies(config, model, false);
+  const int64_t warm = 2 * config.prefetch + 3 * entropy_threads(config) + 4;
   {
     const auto fill = make_patch_loader(config, Pass::kTraining, patcher, kept);
     for (int64_t i = 0; i < options.rounds * (options.steps + warm) + 2 * warm; ++i) fill->next();
   }
-  Training cached(config, kept, patcher);
+  Training training(options, device);
+  Text cached(config, kept, patcher, device);
   config.entropy_cache.mib = 0;
-  Training live(config, make_entropies(config, model, false), patcher);
+  Text live(config, make_entropies(config, model, false), patcher, device);
   const auto entropies =
       make_patch_loader(config, Pass::kTraining, patcher, make_entropies(config, model, false));
 
-  const auto repeat = [](int64_t times, const auto& step) {
-    for (int64_t i = 0; i < times; ++i) step();
+  const auto seconds_a_step = [&](const auto& steps) {
+    return seconds([&] { steps(options.steps); }) / static_cast<double>(options.steps);
   };
-  const auto seconds_a_step = [&](const auto& step) {
-    return seconds([&] { repeat(options.steps, step); }) / static_cast<double>(options.steps);
+  const auto train = [&](Text& text, std::vector<double>& times, std::vector<double>& waiting) {
+    const auto steps = [&](int64_t count) { training.steps(text, count); };
+    steps(warm);
+    const double waited = text.waited_seconds();
+    times.push_back(seconds_a_step(steps));
+    waiting.push_back((text.waited_seconds() - waited) / static_cast<double>(options.steps) / times.back());
   };
-  const auto train = [&](Training& training, std::vector<double>& times, std::vector<double>& waiting) {
-    const auto step = [&] { training.step(); };
-    repeat(warm, step);
-    const double waited = training.waited_seconds();
-    times.push_back(seconds_a_step(step));
-    waiting.push_back((training.waited_seconds() - waited) / static_cast<double>(options.steps) /
-                      times.back());
+  const auto make = [&](int64_t count) {
+    for (int64_t i = 0; i < count; ++i) entropies->next();
   };
-  std::vector<double> cached_seconds, cached_waiting, entropy_seconds, live_seconds, live_waiting, efficiency;
+  std::vector<double> cached_seconds, cached_waiting, entropy_seconds, live_seconds, live_waiting, efficiency,
+      cost;
   for (int64_t round = 0; round < options.rounds; ++round) {
     train(cached, cached_seconds, cached_waiting);
-    repeat(warm, [&] { entropies->next(); });
-    entropy_seconds.push_back(seconds_a_step([&] { entropies->next(); }));
+    make(warm);
+    entropy_seconds.push_back(seconds_a_step(make));
     train(live, live_seconds, live_waiting);
     efficiency.push_back((cached_seconds.back() + entropy_seconds.back()) / live_seconds.back());
+    cost.push_back(live_seconds.back() / cached_seconds.back() - 1);
   }
   return {{"what", "wait"},
+          {"shape", options.shape},
+          {"device", device.str()},
+          {"compute", options.compute},
+          {"entropy_device", options.entropy_device},
+          {"entropy_compute", options.entropy_compute},
           {"threads", options.threads},
           {"batch_bytes", options.batch_bytes},
           {"rounds", options.rounds},
@@ -179,7 +226,8 @@ nlohmann::json measure_waiting(const Options& options) {
           {"entropy_seconds", spread(entropy_seconds)},
           {"live_seconds", spread(live_seconds)},
           {"live_waiting_share", spread(live_waiting)},
-          {"live_efficiency", spread(efficiency)}};
+          {"live_efficiency", spread(efficiency)},
+          {"live_cost", spread(cost)}};
 }
 
 }  // namespace
@@ -190,8 +238,7 @@ int main(int argc, char** argv) {
   CLI::App app("Times libblt's loader.");
   app.require_subcommand(1);
   CLI::App* chain = app.add_subcommand("chain", "files to batches on one thread, patches by spaces");
-  CLI::App* wait =
-      app.add_subcommand("wait", "how long a trainer of the tiny shape waits, entropies cached and live");
+  CLI::App* wait = app.add_subcommand("wait", "how long a trainer waits, entropies cached and live");
   for (CLI::App* command : {chain, wait}) {
     command->add_option("--data", options.data, "files of text")->required();
     command->add_option("--rounds", options.rounds, "how often each is measured, in turn")
@@ -204,6 +251,15 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   chain->add_option("--megabytes", options.megabytes, "text that each part reads in a round")
       ->check(CLI::PositiveNumber);
+  wait->add_option("--shape", options.shape, "the trainer's: 1b, small or tiny")
+      ->check(CLI::IsMember({"1b", "small", "tiny"}));
+  wait->add_option("--device", options.device,
+                   "where it trains: cpu, cuda, or one of several such as cuda:1");
+  wait->add_option("--entropy-device", options.entropy_device, "where the entropy model runs, likewise");
+  const CLI::IsMember is_type({"float32", "bfloat16"});
+  wait->add_option("--compute", options.compute, "the type of the training: float32 or bfloat16")
+      ->check(is_type);
+  wait->add_option("--entropy-compute", options.entropy_compute, "the type of the entropies")->check(is_type);
   wait->add_option("--steps", options.steps, "steps that are timed in a round")->check(CLI::PositiveNumber);
   wait->add_option("--threads", options.threads, "threads of the trainer, and of the loader")
       ->check(CLI::PositiveNumber);

@@ -4,6 +4,7 @@
 #include <ATen/ops/rand.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,7 +12,11 @@ namespace blt::bench {
 namespace {
 
 struct Widths {
-  int64_t local, local_heads, local_ffn, decoder_layers, latent, latent_heads, latent_ffn, latent_layers;
+  int64_t local, local_heads;
+  std::optional<int64_t> local_ffn = {};  // none: what libblt makes of the width
+  int64_t decoder_layers, latent, latent_heads;
+  std::optional<int64_t> latent_ffn = {};
+  int64_t latent_layers;
   int64_t window, rows;
 };
 
@@ -56,7 +61,16 @@ BltConfig shape(std::string_view name) {
                    .latent_layers = 6,
                    .window = 512,
                    .rows = 50000});
-  TORCH_CHECK(name == "tiny", "the shapes are small and tiny, not ", name);
+  if (name == "1b")
+    return config({.local = 1024,
+                   .local_heads = 16,
+                   .decoder_layers = 9,
+                   .latent = 2048,
+                   .latent_heads = 16,
+                   .latent_layers = 25,
+                   .window = 512,
+                   .rows = 500002});
+  TORCH_CHECK(name == "tiny", "the shapes are 1b, small and tiny, not ", name);
   return config({.local = 64,
                  .local_heads = 2,
                  .local_ffn = 192,
@@ -70,6 +84,7 @@ BltConfig shape(std::string_view name) {
 }
 
 EntropyModelConfig entropy_shape(std::string_view name) {
+  if (name == "100m" || name == "1b") return {};  // the paper's
   const BltConfig model = shape(name);
   EntropyModelConfig result;
   result.dim = model.local_dim;

@@ -11,9 +11,10 @@
 
 namespace blt::bench {
 
-// "small" (103 M parameters, 77 M of them n-gram tables) or "tiny". Throws c10::Error for another name.
+// "small" (103 M parameters, 77 M of them n-gram tables), "tiny", or the paper's "1b" (configs/blt/1b.yaml; 3.1 G more are n-gram tables).
+// Throws c10::Error for another name.
 BltConfig shape(std::string_view name);
-// The entropy model that goes with it.
+// The entropy model that goes with it; "100m": the paper's, which goes with its models.
 EntropyModelConfig entropy_shape(std::string_view name);
 
 // `text` over and over, cut into `rows` sequences of `bytes` ids each, the first of which becomes BOS. Patches start at 0, at 1, and

@@ -22,7 +22,7 @@ struct Rule {
 };
 
 Rule rule_of_model(const std::filesystem::path& folder) {
-  Rule rule{open_patching(folder, at::kCPU), {.name = folder.string(), .threshold = {}}};
+  Rule rule{open_patching(folder), {.name = folder.string(), .threshold = {}}};
   if (const auto* entropy = std::get_if<EntropyPatching>(&rule.patching.config.rule))
     if (!entropy->monotonic) rule.info.threshold = entropy->threshold;
   return rule;

@@ -1,6 +1,5 @@
 #include "tools/data_commands.h"
 
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -268,7 +267,7 @@ int fill_entropy_cache(const DataOptions& options) {
   inputs.push_back(one_pass(data));
   if (!data.validation.empty()) inputs.push_back(make_sequences(data, Pass::kValidation));
   for (std::unique_ptr<Stage<Sequence>>& input : inputs) {
-    const int64_t threads = data.threads.value_or(at::get_num_threads());
+    const int64_t threads = entropy_threads(data);
     PatchStage stage(std::move(input), {{0, make_patcher({any, {}})}}, run.entropies,
                      {.eos = data.eos,
                       .block_bytes = data.entropy_batch_bytes,

@@ -34,19 +34,19 @@ ReadyModel open_model(const std::filesystem::path& folder, at::Device device) {
   ready.blt = loaded.blt;
   ready.blt->to(device);
   ready.blt->eval();
-  if (!loaded.entropy_model.is_empty()) ready.entropy_model = frozen(loaded.entropy_model, device);
+  if (!loaded.entropy_model.is_empty()) ready.entropy_model = frozen(loaded.entropy_model, at::kCPU);
   ready.patching = ready_patching(loaded.config.patching, ready.entropy_model);
   return ready;
 }
 
-ReadyPatching open_patching(const std::filesystem::path& folder, at::Device device) {
+ReadyPatching open_patching(const std::filesystem::path& folder) {
   if (read_model_kind(folder) == ModelKind::kEntropyModel)
     throw Error(folder.string() +
                 ": holds an entropy model alone, which says nothing about where patches start; name the Byte "
                 "Latent Transformer that was trained on it");
   const PatchingConfig config = read_model_config(folder).patching;
   if (!config.needs_entropies()) return ready_patching(config, EntropyModel(nullptr));
-  return ready_patching(config, frozen(load_entropy_model(folder), device));
+  return ready_patching(config, frozen(load_entropy_model(folder), at::kCPU));
 }
 
 }  // namespace blt

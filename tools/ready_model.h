@@ -31,8 +31,10 @@ struct ReadyModel {
 
 // Both throw blt::Error as blt/io/model_dir.h does.
 
+// device: of the Byte Latent Transformer, or of an entropy model alone. A Byte Latent Transformer's entropy model stays on the CPU: where
+// patches start, and so what is measured, may not depend on the machine.
 ReadyModel open_model(const std::filesystem::path& folder, at::Device device);
 // Reads no weights but the entropy model's, and those only where the rule needs entropies. Throws blt::Error for an entropy model alone.
-ReadyPatching open_patching(const std::filesystem::path& folder, at::Device device);
+ReadyPatching open_patching(const std::filesystem::path& folder);
 
 }  // namespace blt

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "blt/model/device.h"
+
 namespace blt {
 
 void SourceConfig::validate(Errors& errors) const {
@@ -16,6 +18,7 @@ void DataConfig::validate(Errors& errors) const {
   if (bytes < sequence_bytes)
     errors.add("batch_bytes", fmt::format("{} is less than sequence_bytes, {}: no sequence would stay whole",
                                           bytes, sequence_bytes));
+  if (!is_device_name(entropy_device)) errors.add("entropy_device", kDeviceNames);
 }
 
 }  // namespace blt

@@ -19,6 +19,9 @@
 #include "blt/data/prefetch.h"
 #include "blt/data/repeat.h"
 #include "blt/data/shuffle.h"
+#include "blt/model/device.h"
+#include "blt/model/linear.h"
+#include "data/to_device.h"
 
 namespace blt {
 namespace {
@@ -57,6 +60,30 @@ Sequences repeated(const DataConfig& config, const SourceConfig& source, size_t 
   });
 }
 
+// Two passes keep a device busy, one computing while the other's results come back; more would only take memory.
+constexpr int64_t kPassesAtOnce = 2;
+
+// Ids that a block of the patch stage has, nearly always: its text, the sequence that it ends with, and what is not text (1 in 32, as
+// sequences of 64 bytes with BOS and EOS have it). A multiple of what tiles of matrix products are high.
+int64_t rows_of_a_block(const DataConfig& config) {
+  constexpr int64_t kTile = 256;
+  const int64_t most =
+      config.entropy_batch_bytes + config.entropy_batch_bytes / 32 + config.sequence_bytes + 2;
+  return (most + kTile - 1) / kTile * kTile;
+}
+
+EntropyModel frozen_copy(const EntropyModel& model, c10::Device device, at::ScalarType type) {
+  EntropyModel copy(model->config());
+  {
+    const at::NoGradGuard no_grad;
+    auto to = copy->named_parameters();
+    for (const auto& parameter : model->named_parameters()) to[parameter.key()].copy_(parameter.value());
+  }
+  copy->to(device, type);
+  freeze(*copy);
+  return copy;
+}
+
 int64_t text_bytes(const Sequence& sequence) { return static_cast<int64_t>(sequence.bytes.size()); }
 
 Pack::Options pack_options(const DataConfig& config, Pass pass, bool patched) {
@@ -68,33 +95,18 @@ Pack::Options pack_options(const DataConfig& config, Pass pass, bool patched) {
   return options;
 }
 
-Segments pinned(Segments segments) {
-  if (segments.offsets.defined()) segments.offsets = segments.offsets.pin_memory();
-  return segments;
-}
-// In pinned memory, from which copies to a CUDA device need no waiting.
-Batch pinned(const Batch& batch) {
-  Batch result = batch;
-  result.bytes = batch.bytes.pin_memory();
-  result.targets = batch.targets.pin_memory();
-  result.documents = pinned(batch.documents);
-  result.patches = pinned(batch.patches);
-  result.latent_documents = pinned(batch.latent_documents);
-  result.readers = pinned(batch.readers);
-  return result;
-}
-
 // The end of the chain. Its state is that of the packing, as of the last batch that was handed out.
 class Loader : public Stage<Batch> {
  public:
   Loader(std::unique_ptr<Stage<Batch>> packed, int64_t depth, const LoaderOptions& options)
-      : metrics_(options.metrics), prefetch_(std::move(packed), depth, copy_to(options.device)) {}
+      : metrics_(options.metrics),
+        prefetch_(std::make_unique<ToDevice>(std::move(packed), options.device), depth) {}
 
   std::optional<Batch> next() override {
-    if (!metrics_) return prefetch_.next();
+    if (!metrics_) return take();
     metrics_->batches_ready.look(prefetch_.ready());
     const auto start = std::chrono::steady_clock::now();
-    std::optional<Batch> batch = prefetch_.next();
+    std::optional<Batch> batch = take();
     metrics_->waited_nanoseconds +=
         std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count();
     return batch;
@@ -103,13 +115,14 @@ class Loader : public Stage<Batch> {
   void load(const StateReader& in) override { prefetch_.load(in); }
 
  private:
-  static std::function<Batch(Batch)> copy_to(c10::Device device) {
-    if (device.is_cpu()) return {};
-    return [device](const Batch& batch) { return pinned(batch).to(device); };
+  std::optional<Batch> take() {
+    std::optional<BatchOnItsWay> batch = prefetch_.next();
+    if (!batch) return std::nullopt;
+    return std::move(*batch).arrive();
   }
 
   std::shared_ptr<LoaderMetrics> metrics_;
-  Prefetch<Batch> prefetch_;
+  Prefetch<BatchOnItsWay> prefetch_;
 };
 
 std::unique_ptr<Stage<Batch>> make_loader(const DataConfig& config, Pass pass, PatchSchedule schedule,
@@ -122,7 +135,7 @@ std::unique_ptr<Stage<Batch>> make_loader(const DataConfig& config, Pass pass, P
     DataConfig named = config;
     if (pass == Pass::kValidation) named.sources = named.validation;
     patching.name_text = [named](const TextPlace& place) { return name_of(place, named); };
-    patching.threads = config.threads.value_or(at::get_num_threads());
+    patching.threads = entropy_threads(config);
     // Enough for every thread, twice, and for the batches that are made ahead of the trainer.
     const int64_t batch_bytes = packing.bytes.value_or(0);
     patching.blocks_ahead = 2 * patching.threads + config.prefetch * batch_bytes / config.entropy_batch_bytes;
@@ -199,12 +212,28 @@ StateWriter hand_over(std::span<const StateReader> states) {
   return pack;
 }
 
+c10::Device entropy_device(const DataConfig& config, int64_t local_rank) {
+  return find_device(config.entropy_device, fmt::format("data.entropy_device: {}", config.entropy_device),
+                     local_rank);
+}
+
+int64_t entropy_threads(const DataConfig& config) {
+  return config.threads.value_or(config.entropy_device == "cpu" ? at::get_num_threads() : kPassesAtOnce);
+}
+
 std::shared_ptr<CachedEntropies> make_entropies(const DataConfig& config, EntropyModel model,
-                                                bool reset_at_newline) {
+                                                bool reset_at_newline, int64_t local_rank) {
   constexpr int64_t kDefaultMemoryMib = 1024;
-  const auto source = std::make_shared<EntropyModelSource>(
-      std::move(model), EntropyModelSource::Options{.reset_at_newline = reset_at_newline,
-                                                    .batch_bytes = config.entropy_batch_bytes});
+  const c10::Device device = entropy_device(config, local_rank);
+  EntropyModelSource::Options how{.reset_at_newline = reset_at_newline,
+                                  .batch_bytes = config.entropy_batch_bytes};
+  if (!device.is_cpu()) {
+    how.rows = rows_of_a_block(config);
+    how.at_once = kPassesAtOnce;
+  }
+  const at::ScalarType type = config.entropy_compute == Compute::kBfloat16 ? at::kBFloat16 : at::kFloat;
+  if (!device.is_cpu() || type != at::kFloat) model = frozen_copy(model, device, type);
+  const auto source = std::make_shared<EntropyModelSource>(std::move(model), how);
   const EntropyCacheConfig& kept = config.entropy_cache;
   const std::optional<int64_t> most = kept.mib ? std::optional<int64_t>(*kept.mib << 20) : std::nullopt;
   const std::shared_ptr<EntropyCache> cache =

@@ -46,7 +46,7 @@ at::Tensor BltImpl::logits(const at::Tensor& h) const {
 }
 
 void BltImpl::freeze_own() {
-  if (lm_head.is_empty()) tied_output_ = ops::pack_weight(local_encoder->embedding->byte_table);
+  if (lm_head.is_empty()) tied_output_ = ops::packed_where_used(local_encoder->embedding->byte_table);
 }
 
 }  // namespace blt

@@ -30,7 +30,8 @@ at::Tensor LinearImpl::forward_gated(const at::Tensor& gate, const at::Tensor& u
 
 void LinearImpl::freeze_own() {
   weight.requires_grad_(false);
-  packed_ = ops::pack_weight(weight);
+  frozen_ = true;
+  packed_ = ops::packed_where_used(weight);
 }
 
 RmsNormImpl::RmsNormImpl(int64_t dim, double eps) : eps_(eps) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -49,6 +50,26 @@ PatchCount count_patches(const Patcher& patcher, std::span<const CalibrationSequ
   for (const CalibrationSequence& sequence : sample)
     count.add(sequence.ids, patcher.starts(sequence.ids, sequence.entropies));
   return count;
+}
+
+StartsMoved starts_moved(const Patcher& patcher, std::span<const CalibrationSequence> entropies,
+                         std::span<const CalibrationSequence> others) {
+  TORCH_CHECK(entropies.size() == others.size(), "starts_moved: ", entropies.size(), " sequences and ",
+              others.size());
+  StartsMoved moved;
+  const auto only_in_first = [](const std::vector<int64_t>& first, const std::vector<int64_t>& second) {
+    std::vector<int64_t> rest;
+    std::ranges::set_difference(first, second, std::back_inserter(rest));
+    return static_cast<int64_t>(rest.size());
+  };
+  for (size_t i = 0; i < entropies.size(); ++i) {
+    const std::vector<int64_t> here = patcher.starts(entropies[i].ids, entropies[i].entropies);
+    const std::vector<int64_t> there = patcher.starts(others[i].ids, others[i].entropies);
+    moved.starts += static_cast<int64_t>(here.size());
+    moved.added += only_in_first(here, there);
+    moved.missing += only_in_first(there, here);
+  }
+  return moved;
 }
 
 Calibration calibrate(const PatchingConfig& config, std::span<const CalibrationSequence> sample,

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "blt/base/files.h"
+#include "model/device_mark.h"
 #include "train/checkpoint.h"
-#include "train/device_mark.h"
 #include "train/tensor_share.h"
 
 namespace blt {

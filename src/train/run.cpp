@@ -19,6 +19,7 @@
 #include "blt/io/model_dir.h"
 #include "blt/model/device.h"
 #include "blt/model/report.h"
+#include "blt/patching/calibrate.h"
 #include "blt/train/rendezvous.h"
 #include "train/run_cost.h"
 #include "train/run_lock.h"
@@ -115,6 +116,22 @@ void calibrate_threshold(RunConfig& config, EntropySource& entropies, int64_t sa
                        result.mean_patch_bytes, format_bytes(static_cast<uint64_t>(result.count.bytes))));
 }
 
+// How far the patches that are trained on are those of the entropy model on the CPU in float32, which the model's users will see.
+void log_moved_patches(const RunConfig& config, const EntropyModel& model, EntropySource& entropies) {
+  const DataConfig& data = config.data;
+  if (data.entropy_device == "cpu" && data.entropy_compute == Compute::kFloat32) return;
+  constexpr int64_t kSampleBytes = 1 << 14;  // the CPU takes a while for a large model
+  EntropyModelSource of_users(model, {.reset_at_newline = config.patching.resets_at_newline()});
+  const EntropySample here = entropy_sample(data, entropies, kSampleBytes);
+  EntropySample there = here;
+  there.entropies = of_users.entropies(here.ids);
+  const StartsMoved moved = starts_moved(*make_patcher(config.patching), here.sequences(), there.sequences());
+  log_info(
+      fmt::format("entropies on {} in {}: of {} patches, {} start where those of the cpu in float32 start "
+                  "none, and {} of theirs are missing",
+                  data.entropy_device, name(data.entropy_compute), moved.starts, moved.added, moved.missing));
+}
+
 // Calibrates the threshold in `config` where it is not given.
 std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, at::Device device,
                                      const CostContext& context, const std::optional<fs::path>& checkpoint,
@@ -124,10 +141,12 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, at
   if (const auto* rule = std::get_if<EntropyPatching>(&config.patching.rule)) {
     if (models.entropy_model.is_empty())
       throw Error("the patching rule reads entropies, but the model to start from has no entropy model");
-    const auto cached = make_entropies(config.data, models.entropy_model, rule->reset_at_newline);
+    const auto cached =
+        make_entropies(config.data, models.entropy_model, rule->reset_at_newline, options.local_rank);
     entropies = cached;
     counted = cached->counted_in(metrics);
     calibrate_threshold(config, *entropies, options.check ? 1 << 14 : 1 << 18);
+    if (group->is_first()) log_moved_patches(config, models.entropy_model, *entropies);
   }
   log_info(fmt::format("Byte Latent Transformer: {}", model_summary(*models.blt, context)));
   const PatchSchedule schedule = make_patch_schedule(config.data, config.patching, entropies.get());
@@ -177,6 +196,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
                             const std::shared_ptr<Group>& group) {
   const at::Device device =
       find_device(config.device, fmt::format("device: {}", config.device), options.local_rank);
+  entropy_device(config.data, options.local_rank);  // found now, not when the entropy model is trained
   // What comes before a trainer's first step may take long, has nothing to save and no place to ask for a stop.
   const char* last_words = !group->is_first() ? "" : options.check ? kStoppedInCheck : kStoppedBeforeAStep;
   std::optional<StopAtOnce> starting(std::in_place, last_words);

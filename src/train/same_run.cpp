@@ -17,7 +17,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool may_change(std::string_view path) {
+// entropies_on_cpu: there the bits of an entropy do not depend on how many are computed at once.
+bool may_change(std::string_view path, bool entropies_on_cpu) {
+  if (path == "data.entropy_batch_bytes" && !entropies_on_cpu) return false;
   constexpr std::array kSections = {
       "output",       "train.",        "data.validation", "data.entropy_cache", "data.entropy_batch_bytes",
       "data.threads", "data.prefetch", "parallel."};
@@ -37,10 +39,11 @@ std::string name_in_run(const std::string& path) {
 
 template <class Settings>
 void add_changes(const Settings& stored, const Settings& now, const std::string& prefix,
-                 std::string& changes) {
+                 bool entropies_on_cpu, std::string& changes) {
   for (const ConfigDifference& difference : compare_configs(stored, now)) {
     const std::string path = name_in_run(prefix + difference.path);
-    if (!may_change(path)) changes += fmt::format("\n{} was {}, is {}", path, difference.a, difference.b);
+    if (!may_change(path, entropies_on_cpu))
+      changes += fmt::format("\n{} was {}, is {}", path, difference.a, difference.b);
   }
 }
 
@@ -48,8 +51,9 @@ template <class Model>
 void require_same(const fs::path& checkpoint, const RunSettings& settings, const Model& stored,
                   const Model& model, const std::string& prefix) {
   std::string changes;
-  add_changes(load_config<RunSettings>(checkpoint / "run.yaml"), settings, "", changes);
-  add_changes(stored, model, prefix, changes);
+  const bool entropies_on_cpu = settings.data.entropy_device == "cpu";
+  add_changes(load_config<RunSettings>(checkpoint / "run.yaml"), settings, "", entropies_on_cpu, changes);
+  add_changes(stored, model, prefix, entropies_on_cpu, changes);
   if (!changes.empty())
     throw Error(
         fmt::format("{}: was made with other settings, and cannot go on with these:{}\n"

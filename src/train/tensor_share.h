@@ -25,7 +25,7 @@ struct TensorShare {
   std::vector<int64_t> sizes = {};  // of the whole tensor
   int64_t begin = 0;                // of `data` in the flattened tensor
   // [elements] on the CPU, contiguous; undefined: none are this rank's. Of a device's tensor, it is there once the device has come so far
-  // (train/device_mark.h).
+  // (model/device_mark.h).
   at::Tensor data = {};
 };
 using TensorShares = std::vector<TensorShare>;

@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -247,6 +248,48 @@ TEST_F(Loader, HandsBatchesOutOnADevice) {
   }
 }
 
+// Not yet run: no machine with a device has been at hand. Each batch is dropped while work that reads it still waits behind other work.
+TEST_F(Loader, MemoryOfABatchIsNotTakenWhileWorkThatReadsItIsToCome) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "there is no CUDA device";
+  const auto here = make_byte_loader(config, Pass::kTraining);
+  const auto there = make_byte_loader(config, Pass::kTraining, {.device = at::kCUDA});
+  at::Tensor busy = at::ones({4096, 4096}, at::TensorOptions().device(at::kCUDA));
+  std::vector<at::Tensor> expected, sums;
+  for (int i = 0; i < 50; ++i) {
+    expected.push_back(here->next()->bytes.sum());
+    const std::optional<Batch> batch = there->next();
+    busy = busy.matmul(busy).clamp(0, 1);
+    sums.push_back(batch->bytes.sum());
+  }
+  for (size_t i = 0; i < sums.size(); ++i) EXPECT_TRUE(at::equal(sums[i].cpu(), expected[i])) << i;
+}
+
+// The model that is given stays as it is: a run saves it.
+TEST_F(Loader, EntropiesAreComputedInTheTypeThatTheConfigSays) {
+  EntropyModelConfig shape;
+  shape.dim = 32;
+  shape.layers = 1;
+  shape.heads = 2;
+  EntropyModel model(shape);
+  freeze(*model);
+  const std::vector<std::vector<int32_t>> ids{{kBos, 70, 71, 72, 73, 74}};
+  const auto exact = make_entropies(config, model, false)->entropies(ids)[0];
+  EXPECT_EQ(exact, EntropyModelSource(model, {}).entropies(ids)[0]);
+  config.entropy_compute = Compute::kBfloat16;
+  const auto rounded = make_entropies(config, model, false)->entropies(ids)[0];
+  EXPECT_NE(rounded, exact);
+  for (size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(rounded[i], exact[i], 0.05);
+  EXPECT_EQ(model->parameters()[0].scalar_type(), at::kFloat);
+}
+
+TEST_F(Loader, ADeviceForEntropiesThatIsNotThereIsAClearError) {
+  config.entropy_device = "cuda:77";
+  EXPECT_EQ(entropy_threads(config), 2);
+  EXPECT_MESSAGE(entropy_device(config), "data.entropy_device: cuda:77: ");
+  config.threads = 5;
+  EXPECT_EQ(entropy_threads(config), 5);
+}
+
 TEST_F(Loader, MissingSourcesAreClearErrors) {
   DataConfig none;
   EXPECT_MESSAGE(make_sequences(none, Pass::kTraining), "name some under data.sources");
@@ -275,6 +318,8 @@ TEST(DataConfig, ReadsItsSectionAndReportsAllMistakes) {
       parse_config<DataConfig>("sources: [{weight: 1}]\nsequence_bytes: 64\nbatch_bytes: 32\n", "run.yaml"),
       "batch_bytes: 32 is less than sequence_bytes, 64");
   EXPECT_MESSAGE(parse_config<DataConfig>("sources: [{weight: 1}]", "run.yaml"), "sources.0.paths");
+  EXPECT_MESSAGE(parse_config<DataConfig>("entropy_device: gpu", "run.yaml"),
+                 "entropy_device: must be cpu, cuda");
   EXPECT_MESSAGE(parse_config<DataConfig>("seed: 3", "run.yaml"), "at least one source");
 }
 

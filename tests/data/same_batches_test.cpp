@@ -1,4 +1,5 @@
 // The loader's promise with a real entropy model: batches do not depend on threads, cache or breaks.
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 #include <torch/optim/adamw.h>
 #include <torch/utils.h>
@@ -65,6 +66,9 @@ class SameBatches : public testing::Test {
     return make_patch_loader(config, Pass::kTraining, make_patcher(patching_),
                              make_entropies(config, model_, false));
   }
+  // Whatever the number of threads, live or cached, fresh or resumed.
+  void expect_same_batches(const std::vector<int64_t>& numbers_of_threads);
+
   TemporaryFolder folder_;
   DataConfig config_;
   EntropyModel model_{nullptr};
@@ -73,13 +77,31 @@ class SameBatches : public testing::Test {
 
 constexpr size_t kSteps = 200;
 
-TEST_F(SameBatches, ForAnyThreadsLiveOrCachedFreshOrResumed) {
+TEST_F(SameBatches, ForAnyThreadsLiveOrCachedFreshOrResumed) { expect_same_batches({1, 2, 8}); }
+
+TEST_F(SameBatches, InBfloat16) {
+  config_.entropy_compute = Compute::kBfloat16;
+  expect_same_batches({3});
+}
+
+// Not yet run: no machine with a device has been at hand.
+TEST_F(SameBatches, OnADevice) {
+  if (!at::hasCUDA() || at::getNumGPUs() == 0) GTEST_SKIP() << "no CUDA device";
+  config_.entropy_device = "cuda:0";
+  for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {
+    config_.entropy_compute = compute;
+    expect_same_batches({1, 4});
+    fs::remove_all(folder_ / "cache");
+  }
+}
+
+void SameBatches::expect_same_batches(const std::vector<int64_t>& numbers_of_threads) {
   config_.threads = 0;
   config_.prefetch = 0;
   const auto expected = texts_of(take(*loader(config_), kSteps));
   ASSERT_EQ(expected.size(), kSteps);
   Rng rng(1, "kill points");
-  for (const int64_t threads : {1, 2, 8})
+  for (const int64_t threads : numbers_of_threads)
     for (const bool cached : {false, true}) {
       DataConfig config = config_;
       config.threads = threads;

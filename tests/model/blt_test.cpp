@@ -239,6 +239,19 @@ TEST(Blt, TiedEmbeddingsShareOneMatrix) {
   EXPECT_FALSE(model->named_parameters().contains("lm_head.weight"));
 }
 
+TEST(Blt, FreezesWhereThereAreNoPackedProducts) {
+  const MetaParameters shapes_only;
+  std::mt19937_64 rng(17);
+  const Batch batch = Batch::pack(random_documents(rng, {20, 7})).to(at::kMeta);
+  for (const bool tied : {false, true}) {
+    BltConfig config = small_config();
+    config.tie_embeddings = tied;
+    Blt model(config);
+    freeze(*model);
+    EXPECT_EQ(model->forward(batch).sizes(), (std::vector<int64_t>{batch.bytes.size(0), kVocabulary}));
+  }
+}
+
 // Standard deviations as configured (REFERENCE section 10).
 class Initialisation : public testing::Test {
  protected:

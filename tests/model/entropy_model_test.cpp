@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "blt/model/parameters.h"
 #include "blt/ops/cross_entropy.h"
 #include "blt/patching/patcher.h"
 #include "model/small_model.h"
@@ -136,6 +137,24 @@ TEST(EntropyModel, ScoresWantAFrozenModel) {
   EXPECT_NO_THROW(model->scores(batch.bytes, batch.targets, batch.documents));
   model->train();
   EXPECT_THROW(model->scores(batch.bytes, batch.targets, batch.documents), c10::Error);
+}
+
+// A frozen model runs off the CPU too: here on LibTorch's meta device, which has shapes and no numbers.
+TEST(EntropyModel, ScoresOnAnotherDevice) {
+  const MetaParameters shapes_only;
+  std::mt19937_64 rng(22);
+  const Batch packed = Batch::pack_bytes(random_documents(rng, {9, 30, 1})).to(at::kMeta);
+  for (const EntropyModelConfig& config : configs())
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      EntropyModel model(config);
+      model->to(dtype);
+      freeze(*model);
+      const auto scores = model->scores(packed.bytes, packed.targets, packed.documents);
+      EXPECT_TRUE(scores.entropy.is_meta());
+      EXPECT_EQ(scores.entropy.scalar_type(), at::kFloat);
+      EXPECT_EQ(scores.entropy.sizes(), packed.bytes.sizes());
+      EXPECT_EQ(scores.nll.sizes(), packed.bytes.sizes());
+    }
 }
 
 }  // namespace

@@ -2,11 +2,15 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
 #include <initializer_list>
+#include <vector>
+
+#include "blt/model/parameters.h"
 
 namespace blt {
 namespace {
@@ -37,6 +41,22 @@ TEST(NormLinears, TakeThePackedPathOnceFrozen) {
        std::initializer_list<torch::nn::Module*>{modules.norm.get(), modules.a.get(), modules.b.get()})
     freeze(*module);
   modules.expect_equal_separate_calls();
+}
+
+// The meta device has no packed products, as CUDA has none.
+TEST(Linear, FrozenWhereThereAreNoPackedProductsTakesThePlainOnes) {
+  const MetaParameters shapes_only;
+  Modules modules;
+  for (torch::nn::Module* module :
+       std::initializer_list<torch::nn::Module*>{modules.norm.get(), modules.a.get(), modules.b.get()})
+    freeze(*module);
+  EXPECT_TRUE(modules.a->is_frozen() && modules.b->is_frozen());
+  const at::Tensor x = at::empty({5, 16}, at::kMeta);
+  const auto [first, second] = norm_linears(modules.norm, x, modules.a, modules.b);
+  EXPECT_EQ(first.sizes(), (std::vector<int64_t>{5, 8}));
+  EXPECT_EQ(second.sizes(), (std::vector<int64_t>{5, 12}));
+  EXPECT_EQ(modules.a->forward_gated(x, x).sizes(), (std::vector<int64_t>{5, 8}));
+  EXPECT_FALSE(first.requires_grad());
 }
 
 }  // namespace

@@ -119,5 +119,22 @@ TEST(Calibrate, RefusesNothingAndOtherRules) {
   EXPECT_THROW(calibrate({SpacePatching{}, {}}, text.sample(), 4.5), c10::Error);
 }
 
+TEST(StartsMoved, CountsWhatStartsInOneAloneAndWhatIsMissing) {
+  const std::vector<int32_t> ids{kBos, 10, 11, 12, 13, 14};
+  // A patch starts behind an id whose entropy exceeds the threshold.
+  const std::vector<float> entropies{5, 0, 2, 0, 2, 0}, others{5, 0, 2, 2, 0, 0};
+  const std::vector<CalibrationSequence> here{{ids, entropies}, {ids, others}},
+      there{{ids, others}, {ids, others}};
+  EntropyPatching rule;
+  rule.threshold = 1.0;
+  const auto patcher = make_patcher({rule, {}});
+  const StartsMoved moved = starts_moved(*patcher, here, there);
+  EXPECT_EQ(moved.starts, static_cast<int64_t>(patcher->starts(ids, entropies).size() +
+                                               patcher->starts(ids, others).size()));
+  EXPECT_EQ(moved.added, 1);
+  EXPECT_EQ(moved.missing, 1);
+  EXPECT_EQ(starts_moved(*patcher, here, here).added, 0);
+}
+
 }  // namespace
 }  // namespace blt

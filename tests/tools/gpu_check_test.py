@@ -103,6 +103,19 @@ import sys
 if "--help" in sys.argv: print("--shape small or tiny --device X"); sys.exit()
 print('{"bytes_per_s": 7}')
 """
+ENTROPIES = r"""
+import sys
+if "--help" in sys.argv: print("--shape 100m, small or tiny --device X"); sys.exit()
+print('{"bytes_per_s": %d}' % (9 if "100m" in sys.argv and "bfloat16" in sys.argv else 3))
+"""
+LOADER = r"""
+import pathlib, sys
+assert sys.argv[1] == "wait", sys.argv
+if sys.argv[2:] == ["--help"]: print("--device X"); sys.exit()
+arguments = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+assert arguments["--device"] == arguments["--entropy-device"] == "cuda" and pathlib.Path(arguments["--data"]).exists(), arguments
+print('{"live_cost": {"median": 0.05}}')
+"""
 PEER = r"""
 import sys
 if "1b" in sys.argv: sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
@@ -128,6 +141,8 @@ class World:
         self.script("binaries/bin/blt_train", BLT_TRAIN)
         self.script("binaries/bench/ops", BENCH_OPS)
         self.script("binaries/bench/train_step", TRAIN_STEP)
+        self.script("binaries/bench/entropies", ENTROPIES)
+        self.script("binaries/bench/loader", LOADER)
         (folder / "peer").mkdir()
         (folder / "peer/bench_hf.py").write_text(PEER)
         for name in ("torch", "transformers"):
@@ -301,6 +316,9 @@ def test_the_other_stages(world):
     assert packed["status"] == "skipped" and packed["why"] == "no CUDA kernel of this operator", packed
     assert status(cases, "bench", "ops float32 pool/forward/T4 (x)") == "passed" and status(cases, "bench", "ops float32 pool/backward/T4 (x)") == "failed"
     assert status(cases, "bench", "train_step --shape small --rows 4 --bytes 1024") == "passed"
+    entropies = {name: case["result"]["bytes_per_s"] for (stage, name), case in cases.items() if name.startswith("entropies")}
+    assert sorted(entropies.values()) == [3, 3, 9], entropies
+    assert next(case for (_, name), case in cases.items() if name.startswith("loader wait"))["result"]["live_cost"]["median"] == 0.05
     assert cases["train", "cuda float32, 40 steps"]["losses"][:2] == [5, 4.9]
     assert status(cases, "train", "losses of cuda float32 beside cpu float32, 40 steps") == "passed"
     assert status(cases, "train", "losses of cuda float32 as one rank beside cuda float32, 40 steps") == "passed"

@@ -251,27 +251,29 @@ TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {
 TEST_F(BltTrainResume, RefusesSettingsThatWouldChangeTheRun) {
   ASSERT_EQ(train("out", "train.steps=4").exit_code, 0);
   const auto before = snapshot(folder_ / "out");
-  const ToolResult changed =
-      train("out",
-            "--resume auto train.steps=6 data.sequence_bytes=64 data.shuffle_sequences=9 "
-            "data.sources.0.weight=3 patching.max_patch_length=5 model.window=16");
+  const ToolResult changed = train(
+      "out",
+      "--resume auto train.steps=6 data.sequence_bytes=64 data.shuffle_sequences=9 "
+      "data.entropy_compute=bfloat16 data.sources.0.weight=3 patching.max_patch_length=5 model.window=16");
   EXPECT_EQ(changed.exit_code, 1);
   for (const char* said :
        {"out/step_00000004: was made with other settings",
         "\nblt_train: data.sequence_bytes was 128, is 64\n",
         "\nblt_train: data.shuffle_sequences was 8, is 9\n",
+        "\nblt_train: data.entropy_compute was float32, is bfloat16\n",
         "\nblt_train: data.sources.0.weight was 1.0, is 3.0\n", "\nblt_train: model.window was 32, is 16\n",
         "\nblt_train: patching.max_patch_length was null, is 5\n"})
     EXPECT_NE(changed.err.find(said), std::string::npos) << said << " is not in " << changed.err;
   EXPECT_EQ(changed.err.find("train.steps"), std::string::npos) << changed.err;
   EXPECT_EQ(snapshot(folder_ / "out"), before);
   // What may change: how long and how fast to train, how often something happens, what to validate on.
-  const ToolResult allowed =
-      train("out",
-            "--resume auto train.steps=6 train.accumulate=1 train.optimizer.learning_rate=1e-4 "
-            "train.schedule.kind=constant train.eval_every=1 train.log_every=2 "
-            "data.validation.0.paths.0=" +
-                file("train.txt") + " data.threads=2 data.prefetch=1 model.local_encoder.dropout=0.3");
+  const ToolResult allowed = train(
+      "out",
+      "--resume auto train.steps=6 train.accumulate=1 train.optimizer.learning_rate=1e-4 "
+      "train.schedule.kind=constant train.eval_every=1 train.log_every=2 "
+      "data.validation.0.paths.0=" +
+          file("train.txt") +
+          " data.threads=2 data.prefetch=1 data.entropy_batch_bytes=500 model.local_encoder.dropout=0.3");
   EXPECT_EQ(allowed.exit_code, 0) << allowed.err;
   // In the entropy model's phase likewise.
   ASSERT_EQ(train("cut", "model=null").exit_code, 0);

@@ -246,7 +246,30 @@ TEST_F(BltTrain, TakesADeviceAndKeepsItOutOfCheckpoints) {
   }
   train(path + " device=cpu");
   for (const char* file : {"latest/run.yaml", "latest/config.json", "latest/trainer_state.json"})
-    EXPECT_EQ(content_of(folder_ / "runs/placed" / file).find("device"), std::string::npos) << file;
+    for (const char* key : {"\ndevice:", "\"device\""})
+      EXPECT_EQ(content_of(folder_ / "runs/placed" / file).find(key), std::string::npos) << file;
+}
+
+TEST_F(BltTrain, ComputesEntropiesWhereAndInWhatTypeTheConfigSays) {
+  const std::string path = config("rounded", {kData, kEntropyModel, kPatching, kModel, kTrain});
+  if (run("blt_train", path + " --check data.entropy_device=cuda").exit_code !=
+      0)  // found before anything is trained
+    expect_error(path + " data.entropy_device=cuda", {"data.entropy_device: cuda: ", "compute on the cpu"});
+  const std::string said = train(path + " data.entropy_compute=bfloat16").err;
+  const size_t moved = said.find("entropies on cpu in bfloat16: of ");
+  EXPECT_NE(moved, std::string::npos) << said;
+  EXPECT_NE(said.find(" start where those of the cpu in float32 start none", moved), std::string::npos)
+      << said;
+  EXPECT_EQ(
+      train(config("plain", {kData, kEntropyModel, kPatching, kModel, kTrain})).err.find("entropies on"),
+      std::string::npos);
+  // What is saved has the weights that were trained, not their rounded copy.
+  const auto entropy_model_bits = [&](const std::string& run_name) {
+    const ToolResult result =
+        run("blt_eval", file("runs/" + run_name + "/latest") + " --data " + file("valid.txt") + " --json");
+    return json::parse(result.out)["entropy_model_bits_per_byte"].get<double>();
+  };
+  EXPECT_EQ(entropy_model_bits("rounded"), entropy_model_bits("plain"));
 }
 
 TEST_F(BltTrain, ReportsAllMistakesOfAConfigAtOnce) {

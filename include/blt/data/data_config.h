@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "blt/base/config.h"
+#include "blt/model/compute.h"
 
 namespace blt {
 
@@ -100,6 +101,8 @@ struct DataConfig {
   int64_t seed = 1;
   std::optional<PatchLengthConfig> patch_length = {};
   EntropyCacheConfig entropy_cache = {};
+  std::string entropy_device = "cpu";
+  Compute entropy_compute = Compute::kFloat32;
   int64_t entropy_batch_bytes = 16384;
   std::optional<int64_t> threads = {};
   int64_t prefetch = 4;
@@ -131,12 +134,23 @@ struct DataConfig {
           "rule, which has to be by entropy "
           "for this.");
     field("entropy_cache", self.entropy_cache, "Entropies that are kept.");
-    field("entropy_batch_bytes", self.entropy_batch_bytes, "Bytes that the entropy model reads at once.",
+    field("entropy_device", self.entropy_device,
+          "Where the entropy model runs ahead of the training: cpu, cuda (of several ranks on a machine, "
+          "each its own), or one of "
+          "several such as cuda:1, which may be the one that is trained on. Moves a few patches, since "
+          "another device rounds "
+          "otherwise; a model's users see those of the cpu.");
+    field("entropy_compute", self.entropy_compute,
+          "The type that it computes in. With bfloat16, faster on a GPU and slower on the CPU, entropies are "
+          "off by up to 1/256, which moves "
+          "more patches.");
+    field("entropy_batch_bytes", self.entropy_batch_bytes,
+          "Bytes that the entropy model reads at once. On a device, what a run has at its start stays.",
           at_least(1));
     field("threads", self.threads,
           "Threads that run the entropy model ahead of the training; 0: it runs when a batch is asked for. "
-          "Default: LibTorch's number of "
-          "threads.",
+          "Default: LibTorch's number of threads on the CPU, 2 for another device, where no more passes run "
+          "at once.",
           at_least(0));
     field("prefetch", self.prefetch,
           "Batches that are made ahead of the training; 0: each when it is asked for.", at_least(0));

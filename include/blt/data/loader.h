@@ -36,7 +36,8 @@ struct LoaderOptions {
   Share share = {};                                  // of the ranks that read the same data
   std::shared_ptr<LoaderMetrics> metrics = nullptr;  // null: nothing is counted
   // Where batches are handed out. Those for another device than the CPU are copied from pinned memory, without waiting, by the thread that
-  // makes them, and to the device's default stream: whoever computes there finds them in place (not yet run on a GPU).
+  // makes them and on a stream of the loader's own. Whoever computes on the current stream of the thread that calls next() finds them in place
+  // (not yet run on a GPU).
   c10::Device device = c10::kCPU;
 };
 
@@ -62,9 +63,16 @@ std::unique_ptr<Stage<Batch>> make_patch_loader(const DataConfig& config, Pass p
 // on where those stopped, and every sequence is read once. Throws blt::Error when the states are not those of all ranks of one run.
 StateWriter hand_over(std::span<const StateReader> states);
 
-// The entropy model behind the cache that the config asks for.
+// Where config's entropies are computed; local_rank: for `cuda`, as find_device() takes it and with its errors.
+c10::Device entropy_device(const DataConfig& config, int64_t local_rank = 0);
+
+// Threads that ask for them: as the config says, or by default.
+int64_t entropy_threads(const DataConfig& config);
+
+// The entropy model on the device and in the type that the config asks for, behind its cache. model: frozen, float32, on the CPU; it stays so,
+// and a copy is made where another is asked for. Throws blt::Error as entropy_device() and EntropyModelSource do.
 std::shared_ptr<CachedEntropies> make_entropies(const DataConfig& config, EntropyModel model,
-                                                bool reset_at_newline);
+                                                bool reset_at_newline, int64_t local_rank = 0);
 
 // The first `sample_bytes` bytes of the training text in its shuffled order, with their entropies.
 struct EntropySample {

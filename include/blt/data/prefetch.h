@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -17,9 +16,8 @@ namespace blt {
 template <class T>
 class Prefetch : public Stage<T> {
  public:
-  // depth: items that wait, at most; 0: no thread, an item is made when it is asked for. prepare: applied to every item, in the thread.
-  Prefetch(std::unique_ptr<Stage<T>> input, int64_t depth, std::function<T(T)> prepare = {})
-      : input_(std::move(input)), depth_(depth), prepare_(std::move(prepare)) {
+  // depth: items that wait, at most; 0: no thread, an item is made when it is asked for.
+  Prefetch(std::unique_ptr<Stage<T>> input, int64_t depth) : input_(std::move(input)), depth_(depth) {
     input_->save(state_);
   }
 
@@ -48,7 +46,7 @@ class Prefetch : public Stage<T> {
   std::optional<Item> make() {
     std::optional<T> value = input_->next();
     if (!value) return std::nullopt;
-    Item item{.value = prepare_ ? prepare_(std::move(*value)) : std::move(*value), .state = {}};
+    Item item{.value = std::move(*value), .state = {}};
     input_->save(item.state);
     return item;
   }
@@ -62,7 +60,6 @@ class Prefetch : public Stage<T> {
 
   std::unique_ptr<Stage<T>> input_;
   int64_t depth_;
-  std::function<T(T)> prepare_;
   StateWriter state_;  // of the input, behind what was handed out
   std::unique_ptr<InOrder<Item, Item>>
       ahead_;  // last: its thread uses the rest. Made when the first item is asked for

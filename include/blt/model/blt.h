@@ -56,7 +56,7 @@ class BltImpl : public torch::nn::Module, public Freezable {
 
   const BltConfig& config() const { return config_; }
 
-  void freeze_own() override;  // packs the output matrix where that is the byte embedding table
+  void freeze_own() override;  // on the CPU, packs the output matrix where that is the byte embedding table
 
   LocalEncoder local_encoder{nullptr};
   LatentTransformer latent_transformer{nullptr};
@@ -65,7 +65,7 @@ class BltImpl : public torch::nn::Module, public Freezable {
 
  private:
   BltConfig config_;
-  std::optional<ops::PackedWeight> tied_output_;
+  std::optional<ops::PackedWeight> tied_output_;  // frozen on the CPU
 };
 TORCH_MODULE(Blt);
 

@@ -33,16 +33,17 @@ class LinearImpl : public torch::nn::Module, public Freezable {
   // forward(swiglu(gate, up)), bit for bit; training keeps no activation (ops/swiglu_linear.h). Both [N, in].
   at::Tensor forward_gated(const at::Tensor& gate, const at::Tensor& up) const;
 
-  bool is_frozen() const { return packed_.has_value(); }
+  bool is_frozen() const { return frozen_; }
 
-  // From here on the weight does not change and takes no gradient, and each row of the result depends on that
-  // row of x alone, bit for bit (ops/packed_linear.h). Keeps a second, packed copy of the weight.
+  // From here on the weight does not change, takes no gradient and stays on its device. On the CPU each row of the result depends on that row
+  // of x alone, bit for bit (ops/packed_linear.h), for which a second, packed copy of the weight is kept; elsewhere products are LibTorch's.
   void freeze_own() override;
 
   at::Tensor weight;
 
  private:
-  std::optional<ops::PackedWeight> packed_;
+  bool frozen_ = false;
+  std::optional<ops::PackedWeight> packed_;  // frozen on the CPU
 };
 TORCH_MODULE(Linear);
 
@@ -77,7 +78,8 @@ std::array<at::Tensor, sizeof...(Linears)> norm_linears(const RmsNorm& norm, con
   return results;
 }
 
-// Freezes `module` and everything below it: evaluation mode, no gradients, packed weights.
+// Freezes `module` and everything below it, on the device where it will compute: evaluation mode, no gradients, weights packed on the CPU.
+// Again after it was moved.
 void freeze(torch::nn::Module& module);
 
 }  // namespace blt

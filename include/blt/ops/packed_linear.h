@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 namespace blt::ops {
 
 // A weight [out, in] laid out once for packed_linear. Cheap to copy, thread-safe to read. Does not follow
@@ -16,6 +18,8 @@ struct PackedWeight {
 
 // weight [out, in] floating. Throws c10::Error on a wrong rank or dtype.
 PackedWeight pack_weight(const at::Tensor& weight);
+// The same on the CPU, the device that has packed products; none elsewhere, where inference too takes linear (ops/linear.h).
+std::optional<PackedWeight> packed_where_used(const at::Tensor& weight);
 
 //   x        [N, in]   floating, the dtype and device of the weight
 //   returns  [N, out]  x weight^T

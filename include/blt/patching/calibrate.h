@@ -33,6 +33,15 @@ struct CalibrationSequence {
 // What `patcher` makes of the sample. Thread-safe, as patchers are.
 PatchCount count_patches(const Patcher& patcher, std::span<const CalibrationSequence> sample);
 
+// How far two kinds of entropies of the same ids cut otherwise.
+struct StartsMoved {
+  int64_t starts = 0;   // of patches by `entropies`
+  int64_t added = 0;    // those of them where `others` start none
+  int64_t missing = 0;  // where `others` start one and `entropies` none
+};
+StartsMoved starts_moved(const Patcher& patcher, std::span<const CalibrationSequence> entropies,
+                         std::span<const CalibrationSequence> others);
+
 struct Calibration {
   double threshold = 0;         // exactly a float32
   double mean_patch_bytes = 0;  // what it gives on the sample

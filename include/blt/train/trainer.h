@@ -19,6 +19,7 @@
 #include "blt/base/config.h"
 #include "blt/batch.h"
 #include "blt/data/stage.h"
+#include "blt/model/compute.h"
 #include "blt/text_place.h"
 #include "blt/train/gradients.h"
 #include "blt/train/group.h"
@@ -46,14 +47,6 @@ template <>
 struct EnumNames<OnNonfinite> {
   static constexpr std::pair<OnNonfinite, std::string_view> kValues[] = {{OnNonfinite::kStop, "stop"},
                                                                          {OnNonfinite::kSkip, "skip"}};
-};
-
-// The type of parameters, activations and the gradients between them. Sums, losses, entropies and the optimizer are float32 either way.
-enum class Compute { kFloat32, kBfloat16 };
-template <>
-struct EnumNames<Compute> {
-  static constexpr std::pair<Compute, std::string_view> kValues[] = {{Compute::kFloat32, "float32"},
-                                                                     {Compute::kBfloat16, "bfloat16"}};
 };
 
 // An exponential moving average of the weights.

@@ -61,6 +61,11 @@ PackedWeight pack_weight(const Tensor& weight) {
   return {op.call(weight.detach()), weight.scalar_type(), weight.size(1), weight.size(0)};
 }
 
+std::optional<PackedWeight> packed_where_used(const Tensor& weight) {
+  if (!weight.is_cpu()) return std::nullopt;
+  return pack_weight(weight);
+}
+
 Tensor packed_linear(const Tensor& x, const PackedWeight& weight) {
   TORCH_CHECK(weight.panels.defined(), "packed_linear: the weight is not packed");
   TORCH_CHECK(x.dim() == 2 && x.size(1) == weight.in, "packed_linear: x must be [N, ", weight.in, "], got ",

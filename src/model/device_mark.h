@@ -3,6 +3,7 @@
 
 #include <c10/core/Device.h>
 #include <c10/core/Event.h>
+#include <c10/core/Stream.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <memory>
@@ -20,6 +21,13 @@ class DeviceMark {
   }
   void wait() const {
     if (event_) event_->synchronize();
+  }
+  // What this thread hands to its current stream of the device from now on begins behind the mark; the thread does not wait. For a mark of a
+  // device other than the CPU. Returns that stream.
+  c10::Stream hold_current_stream() const {
+    const c10::Stream stream = c10::impl::VirtualGuardImpl(event_->device_type()).getStream(event_->device());
+    event_->block(stream);
+    return stream;
   }
 
  private:
