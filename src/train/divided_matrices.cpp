@@ -197,8 +197,8 @@ void DividedMatrices::apply(const std::vector<MatrixTask>& tasks, const MatrixFu
     auto exchange = std::find_if(exchanges.begin(), exchanges.end(), [&](const Exchange& other) {
       return other.options().dtype() == options.dtype() && other.options().device() == options.device();
     });
-    if (exchange == exchanges.end()) exchange = exchanges.emplace(exchange, group_);
-    exchange->add({&tasks[i], matrices[i], owner_of[i]});
+    Exchange& of_type = exchange != exchanges.end() ? *exchange : exchanges.emplace_back(group_);
+    of_type.add({&tasks[i], matrices[i], owner_of[i]});
   }
   for (Exchange& exchange : exchanges) exchange.start();
   for (size_t i = 0; i < tasks.size(); ++i)
