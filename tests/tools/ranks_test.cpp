@@ -3,8 +3,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <map>
@@ -198,7 +196,7 @@ TEST_F(BltTrainRanks, ASignalStopsAllAtOneStep) {
   };
   for (const auto [to_launcher, signal] : {Case{true, SIGTERM}, Case{false, SIGTERM}, Case{true, SIGUSR1}}) {
     const std::string output =
-        fmt::format("{}_{}", to_launcher ? "launcher" : "rank", signal == SIGTERM ? "term" : "usr1");
+        std::string(to_launcher ? "launcher" : "rank") + (signal == SIGTERM ? "_term" : "_usr1");
     const pid_t launcher = start(output, "--nproc 2 train.steps=100000 train.checkpoint_every=100000");
     wait_for(folder_ / output / "metrics.jsonl");
     std::this_thread::sleep_for(std::chrono::milliseconds(300));

@@ -313,7 +313,9 @@ TEST(DryRun, SaysWhatRanksSend) {
     // Ranks have their share of a table's rows, which need not be equal; counts and losses travel too. Of matrices, ranks have parts of any size.
     const auto [least, most] = std::minmax_element(beside_rows.begin(), beside_rows.end());
     EXPECT_NEAR(plan.traffic_bytes - rows, *most, 0.01 * *most) << what;
-    if (matrices == RuleKind::kAdamW) EXPECT_NEAR(*least, *most, 0.01 * *most) << what;
+    if (matrices == RuleKind::kAdamW) {
+      EXPECT_NEAR(*least, *most, 0.01 * *most) << what;
+    }
   };
   for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3}) {
     expect_traffic({.sharding = sharding}, Compute::kFloat32);

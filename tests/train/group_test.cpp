@@ -273,8 +273,8 @@ TEST(RankPlace, IsWhatTheLauncherSays) {
   EXPECT_EQ(mpirun->host, "127.0.0.1");
   EXPECT_EQ(mpirun->local_ranks, 2);
 
-  const auto mpiexec = place_in(
-      {{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}, {"MPI_LOCALRANKID", "3"}, {"MPI_LOCALNRANKS", "4"}});
+  const auto mpiexec =
+      place_in({{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}, {"MPI_LOCALRANKID", "3"}, {"MPI_LOCALNRANKS", "4"}});
   ASSERT_TRUE(mpiexec);
   EXPECT_EQ(mpiexec->rank, 3);
   EXPECT_EQ(mpiexec->ranks, 4);
