@@ -46,6 +46,8 @@ int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
 
 }  // namespace
 
+int64_t ParallelConfig::bucket_bytes() const { return static_cast<int64_t>(bucket_mib * (1 << 20)); }
+
 std::map<std::string, at::Tensor> Parallel::own_parameters() const {
   std::map<std::string, at::Tensor> result;
   for (const auto& item : module_.named_parameters())

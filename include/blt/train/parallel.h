@@ -66,7 +66,7 @@ struct ParallelConfig {
   double start_timeout_s = 300;
   double timeout_s = 600;
 
-  int64_t bucket_bytes() const { return static_cast<int64_t>(bucket_mib * (1 << 20)); }
+  int64_t bucket_bytes() const;
 
   static void fields(auto& self, auto&& field) {
     field(
