@@ -129,7 +129,8 @@ class Terminal(unittest.TestCase):
         self.assertTrue((pathlib.Path(saved[1]) / "trainer_state.json").exists(), text)
 
     def test_ctrl_c_keeps_the_entropies_that_are_there(self):
-        pathlib.Path("train.txt").write_text("a patch of bytes, and the next one | or \\ \n" * 30000)
+        lines = [f"a patch of bytes, and the next one | or \\ {number}\n" for number in range(10000)]
+        pathlib.Path("train.txt").write_text("".join(lines))
         settings = ["data.entropy_cache.folder=cache"]
         trained = ["model=null", "entropy_model={kind: train, model: {dim: 64, layers: 2, heads: 2}, train: {steps: 1}}",
                    "patching.rule.kind=entropy"]
