@@ -11,13 +11,17 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "blt/base/error.h"
 #include "blt/model/parameters.h"
 #include "blt/train/trainer.h"
+#include "cuda_emulation/kernels.h"
 #include "file_content.h"
 #include "message.h"
 #include "temporary_folder.h"
@@ -125,6 +129,37 @@ TEST(Step, ReadsNothing) {
     const HostReads reads;
     for (int i = 0; i < 3; ++i) trainer.train_step();
     EXPECT_EQ(HostReads::count, 0) << name;
+  }
+}
+
+// What the CUDA code of operators leaves to each other in a whole step, on the host: memory that nobody wrote, such as the room for rows that were not
+// touched, holds NaN there.
+TEST(Step, OfTheEmulatedCudaCodeIsThatOfTheCpu) {
+  for (const auto& [name, config] : kinds_of_steps()) {
+    const auto numbers_of = [&, config = config](bool is_emulated) {
+      torch::manual_seed(3);
+      const Blt model(small_config());
+      Trainer trainer(config, parts_for(model));
+      std::optional<emulation::EmulatedCuda> cuda;
+      if (is_emulated) cuda.emplace();
+      std::vector<double> numbers;
+      for (int i = 0; i < 4; ++i) {
+        const StepStats stats = trainer.train_step();
+        numbers.push_back(stats.loss.item<double>());
+        const at::Tensor norms = stats.module_norms.to(at::kDouble).contiguous();
+        numbers.insert(numbers.end(), norms.const_data_ptr<double>(),
+                       norms.const_data_ptr<double>() + norms.numel());
+      }
+      if (cuda) {
+        EXPECT_GT(cuda->launches(), 0);
+      }
+      return numbers;
+    };
+    const std::vector<double> expected = numbers_of(false), numbers = numbers_of(true);
+    ASSERT_EQ(numbers.size(), expected.size());
+    const double tolerance = config.compute == Compute::kBfloat16 ? 2e-2 : 1e-3;
+    for (size_t i = 0; i < numbers.size(); ++i)
+      EXPECT_NEAR(numbers[i], expected[i], tolerance * (0.1 + std::abs(expected[i]))) << name << " " << i;
   }
 }
 
