@@ -378,6 +378,7 @@ def checks():
     yield "trained, short patches, tied", lambda: trained("trained, short patches, tied", max_patch_length=5, tied="true")
     yield "trained on bytes", lambda: trained("trained on bytes", rule="{kind: byte}")
     yield "trained repooling", lambda: trained("trained repooling", encoder=", cross_attention: all, patch_queries: repool")
+    yield "trained by ranks", lambda: trained("trained by ranks that divide all", "--nproc", 2, "parallel.sharding=zero3", "parallel.tables=sharded")
     yield "trained entropy model", trained_entropy_model
     # The entropy model inside stays float32, so transformers computes in float32 too, on the same patches.
     yield "trained in bfloat16", lambda: trained("trained in bfloat16", *BFLOAT16)
