@@ -116,6 +116,12 @@ arguments = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 assert arguments["--device"] == arguments["--entropy-device"] == "cuda" and pathlib.Path(arguments["--data"]).exists(), arguments
 print('{"live_cost": {"median": 0.05}}')
 """
+BESIDE_TORCH = r"""
+import pathlib, sys
+assert pathlib.Path(sys.argv[sys.argv.index("--library") + 1]).exists() and "--device" in sys.argv, sys.argv
+if "131072" in sys.argv: sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
+print('{"cases": {"with_text": %d}}' % ("--text" in sys.argv))
+"""
 PEER = r"""
 import sys
 if "1b" in sys.argv: sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
@@ -143,6 +149,9 @@ class World:
         self.script("binaries/bench/train_step", TRAIN_STEP)
         self.script("binaries/bench/entropies", ENTROPIES)
         self.script("binaries/bench/loader", LOADER)
+        self.script("repository/bench/beside_torch", BESIDE_TORCH)
+        (folder / "binaries/lib").mkdir()
+        (folder / "binaries/lib/libblt_ops.so.0").write_text("")
         (folder / "peer").mkdir()
         (folder / "peer/bench_hf.py").write_text(PEER)
         for name in ("torch", "transformers"):
@@ -319,6 +328,9 @@ def test_the_other_stages(world):
     entropies = {name: case["result"]["bytes_per_s"] for (stage, name), case in cases.items() if name.startswith("entropies")}
     assert sorted(entropies.values()) == [3, 3, 9], entropies
     assert next(case for (_, name), case in cases.items() if name.startswith("loader wait"))["result"]["live_cost"]["median"] == 0.05
+    beside = {name: case for (_, name), case in cases.items() if name.startswith("beside_torch")}
+    assert [case["status"] for case in beside.values()] == ["passed", "skipped", "passed"] and "does not fit" in list(beside.values())[1]["why"], beside
+    assert [case["result"]["cases"]["with_text"] for case in beside.values() if "result" in case] == [0, 1], beside
     assert cases["train", "cuda float32, 40 steps"]["losses"][:2] == [5, 4.9]
     assert status(cases, "train", "losses of cuda float32 beside cpu float32, 40 steps") == "passed"
     assert status(cases, "train", "losses of cuda float32 as one rank beside cuda float32, 40 steps") == "passed"
