@@ -50,6 +50,5 @@ struct OnDevice::State {};
 OnDevice::OnDevice(const at::Tensor&) {}
 OnDevice::~OnDevice() = default;
 Stream OnDevice::stream() const { return nullptr; }
-void OnDevice::check_launch() const {}
 
 }  // namespace blt::ops::BLT_DEVICE

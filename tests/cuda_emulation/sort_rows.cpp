@@ -8,7 +8,7 @@
 namespace blt::ops::BLT_DEVICE {
 
 size_t sort_rows(void* workspace, size_t, const int32_t* keys, int32_t* sorted_keys, const int32_t* sources,
-                 int32_t* sorted_sources, int64_t pairs, int32_t, Stream) {
+                 int32_t* sorted_sources, int32_t pairs, int32_t, Stream) {
   if (workspace == nullptr) return 1;
   std::vector<int64_t> order(pairs);
   std::iota(order.begin(), order.end(), 0);

@@ -28,7 +28,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& logits, const T
                         entropy.data_ptr<float>(), argmax.data_ptr<int32_t>(), softmax.data_ptr<float>(),
                         rows, logits.size(1)},
                        device.stream());
-  device.check_launch();
   return {nll, entropy, argmax, softmax};
 }
 
@@ -52,7 +51,6 @@ Tensor backward(const Tensor& grad, const Tensor& logits, const Tensor& targets,
       {grad_.const_data_ptr<float>(), logits_.const_data_ptr(), targets_.const_data_ptr<int32_t>(),
        softmax_.const_data_ptr<float>(), grad_logits.mutable_data_ptr(), rows, logits.size(1)},
       device.stream());
-  device.check_launch();
   return grad_logits;
 }
 

@@ -27,7 +27,6 @@ class OnDevice {
   OnDevice& operator=(const OnDevice&) = delete;
 
   Stream stream() const;
-  void check_launch() const;  // throws c10::Error when the last launch was refused
 
  private:
   struct State;

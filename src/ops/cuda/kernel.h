@@ -28,6 +28,7 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes, Stream stream,
             Arguments&&... arguments) {
   kernel<<<grid, threads, shared_bytes, stream>>>(std::forward<Arguments>(arguments)...);
+  check_status(cudaGetLastError());
 }
 
 // Dynamic shared memory, 16-byte aligned; its size is what the kernel was launched with.

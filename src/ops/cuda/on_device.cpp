@@ -15,6 +15,6 @@ OnDevice::~OnDevice() = default;
 
 Stream OnDevice::stream() const { return c10::cuda::getCurrentCUDAStream(); }
 
-void OnDevice::check_launch() const { C10_CUDA_KERNEL_LAUNCH_CHECK(); }
+void check_status(int status) { C10_CUDA_CHECK(static_cast<cudaError_t>(status)); }
 
 }  // namespace blt::ops::BLT_DEVICE

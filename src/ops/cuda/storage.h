@@ -19,6 +19,10 @@ using Stream = CUstream_st*;  // cudaStream_t
 
 enum class Storage { kFloat, kHalf, kBfloat16 };
 
+// Throws c10::Error, with CUDA's words, unless `status` (a cudaError_t) says that all is well. Device code calls it after each launch and each
+// call of a library: what is asked of CUDA in between (memory, by the allocator) may forget an error that nobody looked at.
+void check_status(int status);
+
 constexpr int64_t kPackBytes = 16;      // what a thread loads or stores at once
 constexpr int64_t kMaxHeadWidth = 128;  // of attention kernels
 

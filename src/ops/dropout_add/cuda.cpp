@@ -26,7 +26,6 @@ Tensor forward(const Tensor& x, const std::optional<Tensor>& residual, double pr
                       out.mutable_data_ptr(), out.numel(), static_cast<float>(1 / (1 - probability)), seed,
                       static_cast<uint32_t>(dropout_threshold(probability))},
                      device.stream());
-  device.check_launch();
   return out;
 }
 

@@ -52,7 +52,6 @@ Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArra
   Tensor ids = at::empty({bytes.size(0), hash.num_tables()}, bytes.options());
   if (ids.numel() == 0) return ids;
   launch_ngram_ids(plan(bytes_, offsets, hash, dropout), ids.data_ptr<int32_t>(), device.stream());
-  device.check_launch();
   return ids;
 }
 
@@ -75,7 +74,6 @@ Tensor embedding(const Tensor& bytes, const Tensor& offsets, int64_t, const Tens
                           table.defined() ? table_.const_data_ptr() : nullptr, out.mutable_data_ptr(),
                           byte_table.size(1), static_cast<float>(dropout.scale())},
                          device.stream());
-  device.check_launch();
   return out;
 }
 

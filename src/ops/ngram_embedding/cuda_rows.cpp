@@ -15,22 +15,25 @@ using at::Tensor;
 
 Tensor ints(int64_t count, const Tensor& like) { return at::empty({count}, like.options().dtype(at::kInt)); }
 
-// Pairs of a key and a source, to be filled by launch_row_keys, then sorted.
+// Pairs of a key and a source, to be filled by launch_row_keys, then sorted. Keys, sources and how many there are have 32 bits.
 struct Pairs {
   Tensor keys, sources;
   int32_t none;
 
-  Pairs(int64_t count, int64_t largest_key_and_one, const Tensor& like)
-      : keys(ints(count, like)),
-        sources(ints(count, like)),
-        none(static_cast<int32_t>(largest_key_and_one)) {}
+  Pairs(const char* op, int64_t count, int64_t largest_key_and_one, const Tensor& like)
+      : none(static_cast<int32_t>(largest_key_and_one)) {
+    TORCH_CHECK(count < INT32_MAX && largest_key_and_one <= INT32_MAX, op, ": on CUDA, there are fewer than ",
+                INT32_MAX, " ids and at most so many rows, got ", count, " and ", largest_key_and_one);
+    keys = ints(count, like);
+    sources = ints(count, like);
+  }
 
   void sort(Stream stream) {
     const Tensor sorted_keys = ints(keys.size(0), keys), sorted_sources = ints(keys.size(0), keys);
     const auto run = [&](void* workspace, size_t bytes) {
       return sort_rows(workspace, bytes, keys.const_data_ptr<int32_t>(), sorted_keys.data_ptr<int32_t>(),
-                       sources.const_data_ptr<int32_t>(), sorted_sources.data_ptr<int32_t>(), keys.size(0),
-                       none, stream);
+                       sources.const_data_ptr<int32_t>(), sorted_sources.data_ptr<int32_t>(),
+                       static_cast<int32_t>(keys.size(0)), none, stream);
     };
     const size_t bytes = run(nullptr, 0);
     const Tensor workspace = at::empty({static_cast<int64_t>(bytes)}, keys.options().dtype(at::kByte));
@@ -79,20 +82,18 @@ Rows touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
               "touched_rows: ids must be [T, tables] int32, got ", ids.scalar_type(), " ", ids.sizes());
   TORCH_CHECK(grad.dim() == 2 && grad.size(0) == ids.size(0), "touched_rows: grad must be floating [",
               ids.size(0), ", C], got ", grad.scalar_type(), " ", grad.sizes());
-  TORCH_CHECK(rows >= 1 && ids.numel() < INT32_MAX && ids.size(1) <= INT32_MAX / rows,
-              "touched_rows: ", ids.size(0), " x ", ids.size(1), " ids of ", rows, " rows");
+  TORCH_CHECK(rows >= 1, "touched_rows: a table has at least one row, got ", rows);
   const OnDevice device(grad);
   const int64_t capacity = ids.numel();
   if (capacity == 0) return no_rows(capacity, grad.size(1), grad);
   const Tensor grad_ = ready(grad), ids_ = ids.contiguous();
-  Pairs pairs(capacity, ids.size(1) * rows, ids_);
+  Pairs pairs("touched_rows", capacity, ids.size(1) * rows, ids_);
   launch_row_keys(ids_.const_data_ptr<int32_t>(), capacity, nullptr, ids.size(1), 0, pairs.none,
                   pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
   pairs.sort(device.stream());
   const Runs runs(pairs, device.stream());
   const Tensor values = at::empty({capacity, grad.size(1)}, grad.options().dtype(at::kFloat));
   if (values.numel() > 0) runs.sum(grad_, pairs, /*scatter=*/false, values, device.stream());
-  device.check_launch();
   return {runs.ids, values, runs.count};
 }
 
@@ -105,12 +106,11 @@ Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t voca
   Tensor table = at::zeros({vocabulary, grad.size(1)}, grad.options());
   if (grad.numel() == 0) return table;
   const Tensor grad_ = ready(grad), bytes_ = bytes.contiguous();
-  Pairs pairs(bytes.size(0), vocabulary, bytes_);
+  Pairs pairs("byte_table_gradient", bytes.size(0), vocabulary, bytes_);
   launch_row_keys(bytes_.const_data_ptr<int32_t>(), bytes.size(0), nullptr, 1, 0, pairs.none,
                   pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
   pairs.sort(device.stream());
   Runs(pairs, device.stream()).sum(grad_, pairs, /*scatter=*/true, table, device.stream());
-  device.check_launch();
   return table;
 }
 
@@ -128,10 +128,9 @@ Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts
                 values[g].scalar_type(), " ", values[g].sizes());
     capacity += ids[g].size(0);
   }
-  TORCH_CHECK(capacity < INT32_MAX, "merge_rows: ", capacity, " rows");
   const OnDevice device(values[0]);
   if (capacity == 0) return no_rows(capacity, columns, values[0]);
-  Pairs pairs(capacity, INT32_MAX, ids[0]);
+  Pairs pairs("merge_rows", capacity, INT32_MAX, ids[0]);
   int64_t first = 0;
   for (size_t g = 0; g < ids.size(); ++g) {
     const int64_t size = ids[g].size(0);
@@ -146,7 +145,6 @@ Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts
   const Runs runs(pairs, device.stream());
   const Tensor all = ready(at::cat(values)), merged = at::empty_like(all);
   if (merged.numel() > 0) runs.sum(all, pairs, /*scatter=*/false, merged, device.stream());
-  device.check_launch();
   return {runs.ids, merged, runs.count};
 }
 
@@ -162,7 +160,6 @@ Tensor rows_norm(const Tensor& values, const Tensor& count) {
   launch_rows_norm({values_.const_data_ptr<float>(), count.const_data_ptr<int32_t>(),
                     partial.data_ptr<double>(), norm.data_ptr<float>(), values_.size(1)},
                    device.stream());
-  device.check_launch();
   return norm;
 }
 

@@ -53,7 +53,7 @@ void launch_row_keys(const int32_t* ids, int64_t pairs, const int32_t* count, in
 // Sorts pairs by key, equal ones in their order: keys and sources go from [0] to [1]. Keys are in [0, none]. Without a workspace, says how
 // many bytes it takes.
 size_t sort_rows(void* workspace, size_t workspace_bytes, const int32_t* keys, int32_t* sorted_keys,
-                 const int32_t* sources, int32_t* sorted_sources, int64_t pairs, int32_t none, Stream stream);
+                 const int32_t* sources, int32_t* sorted_sources, int32_t pairs, int32_t none, Stream stream);
 
 void launch_row_runs(const RowRuns& a, Stream stream);
 // to_float: out is float32, whatever `from` is; else it is like `from`.

@@ -24,7 +24,6 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight, double
                   {x_.const_data_ptr(), weight_.const_data_ptr(), out.mutable_data_ptr(),
                    inverse.data_ptr<float>(), x.size(0), x.size(1), static_cast<float>(eps)},
                   device.stream());
-  device.check_launch();
   return {out, inverse};
 }
 
@@ -52,7 +51,6 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
        inverse_.const_data_ptr<float>(), grad_x.mutable_data_ptr(), chunk_sums.data_ptr<float>(),
        grad_weight.mutable_data_ptr(), x.size(0), x.size(1)},
       device.stream());
-  device.check_launch();
   return {grad_x, grad_weight};
 }
 

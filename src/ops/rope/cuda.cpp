@@ -23,7 +23,6 @@ Tensor rotate(const Tensor& x, const Tensor& positions, const Tensor& cos, const
       {x_.const_data_ptr(), positions_.const_data_ptr<int32_t>(), cos_.const_data_ptr<float>(),
        sin_.const_data_ptr<float>(), out.mutable_data_ptr(), x.size(0), x.size(1), x.size(2), inverse},
       device.stream());
-  device.check_launch();
   return out;
 }
 

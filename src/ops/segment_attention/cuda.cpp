@@ -56,7 +56,6 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
   launch_segment_attention(storage,
                            arguments(q_, k_, v_, q_offsets, k_offsets, out, lse, q_longest, k_longest, scale),
                            device.stream());
-  device.check_launch();
   return {without_padding(out, q.size(2)), lse};
 }
 
@@ -85,7 +84,6 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q,
       {attention, grad_.const_data_ptr(), static_cast<float*>(delta.mutable_data_ptr()),
        grad_q.mutable_data_ptr(), grad_k.mutable_data_ptr(), grad_v.mutable_data_ptr()},
       device.stream());
-  device.check_launch();
   const int64_t width = q.size(2);
   return {without_padding(grad_q, width), without_padding(grad_k, width), without_padding(grad_v, width)};
 }

@@ -20,7 +20,6 @@ Tensor forward(const Tensor& gate, const Tensor& up) {
   if (out.numel() == 0) return out;
   launch_swiglu(storage, {gate_.const_data_ptr(), up_.const_data_ptr(), out.mutable_data_ptr(), out.numel()},
                 device.stream());
-  device.check_launch();
   return out;
 }
 
@@ -38,7 +37,6 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& gate, cons
                          {grad_.const_data_ptr(), gate_.const_data_ptr(), up_.const_data_ptr(),
                           grad_gate.mutable_data_ptr(), grad_up.mutable_data_ptr(), gate.numel()},
                          device.stream());
-  device.check_launch();
   return {grad_gate, grad_up};
 }
 

@@ -80,7 +80,6 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
   const Tensor out = at::empty_like(q_);
   Tensor lse = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
   launch_window_attention(storage, arguments(q_, k_, v_, offsets, out, lse, window, scale), device.stream());
-  device.check_launch();
   return {without_padding(out, q.size(2)), lse};
 }
 
@@ -106,7 +105,6 @@ Gradients backward(const Tensor& grad, const Tensor& q, const Tensor& k, const T
        static_cast<float*>(delta.mutable_data_ptr()), grad_q.mutable_data_ptr(), grad_k.mutable_data_ptr(),
        grad_v.mutable_data_ptr()},
       device.stream());
-  device.check_launch();
   const int64_t width = q.size(2);
   return {without_padding(grad_q, width), without_padding(grad_k, width), without_padding(grad_v, width)};
 }
