@@ -34,10 +34,11 @@ CrossAttentionImpl::Memory CrossAttentionImpl::memory(const at::Tensor& kv) {
 at::Tensor CrossAttentionImpl::attend(const at::Tensor& x, const Memory& memory, const Segments& x_segments,
                                       const Segments& memory_segments) {
   const TraceRange range(trace_name);
-  const at::Tensor q = norm_linears(q_norm, x, q_proj)[0].view({x.size(0), -1, head_dim_});
+  const auto [stream, projected] = stream_linears(q_norm, x, {}, q_proj);
+  const at::Tensor q = projected[0].view({x.size(0), -1, head_dim_});
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
   const at::Tensor seen = ops::segment_attention(q, memory.k, memory.v, x_segments, memory_segments, scale);
-  return x + o_proj(seen.view({x.size(0), -1}));
+  return stream + o_proj(seen.view({x.size(0), -1}));
 }
 
 }  // namespace blt

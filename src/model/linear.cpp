@@ -44,17 +44,20 @@ RmsNormImpl::RmsNormImpl(int64_t dim, double eps) : eps_(eps) {
 
 at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, weight, eps_); }
 
-void detail::norm_linears(const RmsNorm& norm, const at::Tensor& x,
-                          std::span<const LinearImpl* const> linears, std::span<at::Tensor> results) {
+at::Tensor detail::norm_linears(const RmsNorm& norm, const at::Tensor& x, const at::Tensor& added,
+                                std::span<const LinearImpl* const> linears, std::span<at::Tensor> results) {
   if (std::any_of(linears.begin(), linears.end(), [](const LinearImpl* l) { return l->is_frozen(); })) {
-    const at::Tensor normed = norm->forward(x);
+    const auto [stream, normed] = added.defined() ? ops::add_rms_norm(x, added, norm->weight, norm->eps())
+                                                  : ops::NormedSum{x, norm->forward(x)};
     std::transform(linears.begin(), linears.end(), results.begin(),
-                   [&](const LinearImpl* l) { return l->forward(normed); });
-    return;
+                   [normed = normed](const LinearImpl* l) { return l->forward(normed); });
+    return stream;
   }
   std::vector<at::Tensor> weights;
   for (const LinearImpl* linear : linears) weights.push_back(linear->weight);
-  std::ranges::move(ops::rms_norm_linears(x, norm->weight, norm->eps(), weights), results.begin());
+  auto branch = ops::stream_norm_linears(x, added, norm->weight, norm->eps(), weights);
+  std::ranges::move(branch.results, results.begin());
+  return branch.stream;
 }
 
 void freeze(torch::nn::Module& module) {

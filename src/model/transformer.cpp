@@ -11,6 +11,7 @@
 #include <cmath>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "blt/base/error.h"
 #include "blt/ops/rope.h"
@@ -92,20 +93,21 @@ SelfAttentionImpl::SelfAttentionImpl(const TransformerConfig& config, int64_t di
   o_proj = register_module("o_proj", Linear(dim, dim, std));
 }
 
-at::Tensor SelfAttentionImpl::forward(const RmsNorm& norm, const at::Tensor& x,
-                                      const AttentionContext& context) {
+Residual SelfAttentionImpl::forward(const RmsNorm& norm, const at::Tensor& x,
+                                    const AttentionContext& context) {
   const TraceRange range(trace_name);
   const int64_t rows = x.size(0);
   const auto heads = [&](const at::Tensor& y) { return y.view({rows, -1, head_dim_}); };
-  auto [q, k, v] = norm_linears(norm, x, q_proj, k_proj, v_proj);
-  q = ops::rope(heads(q), context.positions, context.cos, context.sin);
-  k = ops::rope(heads(k), context.positions, context.cos, context.sin);
+  auto [stream, projected] = stream_linears(norm, x, {}, q_proj, k_proj, v_proj);
+  auto& [q, k, v] = projected;
+  q = ops::rope_in_place(heads(q), context.positions, context.cos, context.sin);
+  k = ops::rope_in_place(heads(k), context.positions, context.cos, context.sin);
   v = heads(v);
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim_));
   const at::Tensor seen = context.store != nullptr
                               ? context.store->attend(layer_, q, k, v, context, scale)
                               : ops::window_attention(q, k, v, context.documents, context.window, scale);
-  return o_proj(seen.view({rows, -1}));
+  return {stream, o_proj(seen.view({rows, -1}))};
 }
 
 FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer) {
@@ -115,10 +117,11 @@ FeedForwardImpl::FeedForwardImpl(const TransformerConfig& config, int64_t dim, i
   down_proj = register_module("down_proj", Linear(hidden, dim, config.init_std(hidden, dim, layer)));
 }
 
-at::Tensor FeedForwardImpl::forward(const RmsNorm& norm, const at::Tensor& x) {
+Residual FeedForwardImpl::forward(const RmsNorm& norm, Residual before) {
   const TraceRange range(trace_name);
-  const auto [gate, up] = norm_linears(norm, x, gate_proj, up_proj);
-  return down_proj->forward_gated(gate, up);
+  const auto [stream, projected] = stream_linears(norm, before.stream, before.branch, gate_proj, up_proj);
+  before = {};  // nobody needs it any more
+  return {stream, down_proj->forward_gated(projected[0], projected[1])};
 }
 
 TransformerLayerImpl::TransformerLayerImpl(const TransformerConfig& config, int64_t dim, int64_t layer,
@@ -139,9 +142,13 @@ at::Tensor TransformerLayerImpl::forward(const at::Tensor& x, const AttentionCon
 }
 
 at::Tensor TransformerLayerImpl::compute(const at::Tensor& x, const AttentionContext& context) {
-  const at::Tensor h = module_dropout(self_attn(input_layernorm, x, context), dropout_, is_training(), x);
-  if (mlp.is_empty()) return h;
-  return module_dropout(mlp(post_attention_layernorm, h), dropout_, is_training(), h);
+  const auto sum = [&](const Residual& h) {
+    return module_dropout(h.branch, dropout_, is_training(), h.stream);
+  };
+  Residual h = self_attn(input_layernorm, x, context);
+  if (mlp.is_empty()) return sum(h);
+  if (is_training() && dropout_ > 0) h = {sum(h), {}};
+  return sum(mlp(post_attention_layernorm, std::move(h)));
 }
 
 void recompute_layers(torch::nn::Module& model, const std::vector<std::string>& patterns) {

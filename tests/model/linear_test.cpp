@@ -27,6 +27,13 @@ struct Modules {
     EXPECT_TRUE(at::equal(first, a(norm(x))));
     EXPECT_TRUE(at::equal(second, b(norm(x))));
     EXPECT_EQ(first.requires_grad(), !a->is_frozen());
+    const at::Tensor added = at::randn({5, 16});
+    for (const at::Tensor& more : {added, at::Tensor()}) {
+      const auto branch = stream_linears(norm, x, more, a, b);
+      EXPECT_TRUE(at::equal(branch.stream, more.defined() ? x + more : x));
+      EXPECT_TRUE(at::equal(branch.results[0], a(norm(branch.stream))));
+      EXPECT_TRUE(at::equal(branch.results[1], b(norm(branch.stream))));
+    }
   }
   RmsNorm norm{16, 1e-5};
   Linear a{16, 8}, b{16, 12};

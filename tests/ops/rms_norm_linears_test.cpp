@@ -9,7 +9,11 @@
 #include "op_tests.h"
 
 BLT_OP_TESTS(RmsNormLinears, rms_norm_linears_case(3, 5, {4}), rms_norm_linears_case(4, 6, {3, 2}),
-             rms_norm_linears_case(0, 8, {3, 3}), rms_norm_linears_case(33, 67, {20, 1, 7}));
+             rms_norm_linears_case(0, 8, {3, 3}), rms_norm_linears_case(33, 67, {20, 1, 7}),
+             stream_norm_linears_case(4, 6, {3, 2}, false),
+             stream_norm_linears_case(33, 67, {20, 1, 7}, false),
+             stream_norm_linears_case(4, 6, {3, 2}, true), stream_norm_linears_case(33, 67, {20, 1, 7}, true),
+             stream_norm_linears_case(0, 8, {3}, true));
 
 namespace blt {
 namespace {
@@ -89,6 +93,38 @@ TEST(RmsNormLinears, AResultThatNobodyUsesHasNoGradient) {
     EXPECT_FALSE(got[3].defined());
     for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::allclose(got[i], expected[i], 1e-12, 1e-12)) << i;
   }
+}
+
+// A residual branch, whole and in parts; gradients reach the stream by the branch, by what it is added to, or by one of them.
+TEST(StreamNormLinears, EqualsSeparateOperatorsBitForBit) {
+  Rng rng(4);
+  const auto parameter = [&](at::IntArrayRef sizes) {
+    return rng.normal(sizes).to(at::kFloat).requires_grad_();
+  };
+  const at::Tensor x = parameter({50, 40}), added = parameter({50, 40}), gain = parameter({40});
+  const Tensors weights = {parameter({40, 40}), parameter({40, 40})};
+  for (const bool adds : {false, true})
+    for (const int used : {1, 2, 3}) {  // the branch, the stream, both
+      const auto grads = [&](const at::Tensor& stream, const Tensors& branch) {
+        at::Tensor result = at::zeros({50, 40});
+        if (used & 1) result = result + branch[0] * branch[1];
+        if (used & 2) result = result + stream;
+        return torch::autograd::grad({result.square().sum()}, {x, added, gain, weights[0], weights[1]}, {},
+                                     {}, false, true);
+      };
+      const auto whole = ops::stream_norm_linears(x, adds ? added : at::Tensor(), gain, kEps, weights);
+      const at::Tensor sum = adds ? x + added : x;
+      const Tensors parts = separate(sum, gain, kEps, weights);
+      EXPECT_TRUE(at::equal(whole.stream, sum));
+      for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(at::equal(whole.results[i], parts[i])) << i;
+      const Tensors got = grads(whole.stream, whole.results), expected = grads(sum, parts);
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_EQ(got[i].defined(), expected[i].defined()) << i << " " << adds << " " << used;
+        if (got[i].defined()) {
+          EXPECT_TRUE(at::equal(got[i], expected[i])) << i << " " << adds << " " << used;
+        }
+      }
+    }
 }
 
 TEST(RmsNormLinears, KeepsNoNormalisedRowsForTheBackward) {

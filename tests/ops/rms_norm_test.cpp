@@ -1,10 +1,14 @@
 #include "ops/rms_norm_cases.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "message.h"
 #include "op_tests.h"
 
 BLT_OP_TESTS(RmsNorm, rms_norm_case(3, 5), rms_norm_case(1, 1), rms_norm_case(0, 8), rms_norm_case(7, 16),
-             rms_norm_case(70, 65), rms_norm_case(300, 48), rms_norm_case(129, 768));
+             rms_norm_case(70, 65), rms_norm_case(300, 48), rms_norm_case(129, 768), add_rms_norm_case(3, 5),
+             add_rms_norm_case(1, 1), add_rms_norm_case(0, 8), add_rms_norm_case(70, 65),
+             add_rms_norm_case(129, 768));
 
 namespace blt {
 namespace {
@@ -34,6 +38,36 @@ TEST(RmsNorm, ARowDoesNotDependOnTheOthers) {
     EXPECT_TRUE(at::equal(rms_norm(x.narrow(0, row, 1), weight, 1e-5)[0], all[row])) << row;
 }
 
+TEST(AddRmsNorm, EqualsASumAndItsNormBitForBit) {
+  Rng rng(2);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kDouble}) {
+    const at::Tensor x = rng.normal({70, 33}).to(type), added = rng.normal({70, 33}).to(type),
+                     weight = rng.normal({33}).to(type);
+    const auto [sum, normed] = ops::add_rms_norm(x, added, weight, 1e-5);
+    EXPECT_TRUE(at::equal(sum, x + added)) << type;
+    EXPECT_TRUE(at::equal(normed, rms_norm(x + added, weight, 1e-5))) << type;
+  }
+}
+
+TEST(AddRmsNorm, AResultThatNobodyUsesHasNoGradient) {
+  Rng rng(3);
+  const at::Tensor x = rng.normal({4, 6}).requires_grad_(), added = rng.normal({4, 6}).requires_grad_(),
+                   weight = rng.normal({6}).requires_grad_();
+  const auto grads = [&](const at::Tensor& result) {
+    return torch::autograd::grad({result.square().sum()}, {x, added, weight}, {}, {}, false, true);
+  };
+  for (const bool of_sum : {true, false}) {
+    const auto [ours_sum, ours_normed] = ops::add_rms_norm(x, added, weight, 1e-5);
+    const Tensors got = grads(of_sum ? ours_sum : ours_normed),
+                  expected = grads(of_sum ? x + added : rms_norm(x + added, weight, 1e-5));
+    for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(at::allclose(got[i], expected[i], 1e-12, 1e-12)) << i;
+    ASSERT_EQ(got[2].defined(), !of_sum);
+    if (!of_sum) {
+      EXPECT_TRUE(at::allclose(got[2], expected[2], 1e-12, 1e-12));
+    }
+  }
+}
+
 TEST(RmsNorm, RefusesWhatDoesNotFit) {
   const at::Tensor x = at::ones({2, 3}), weight = at::ones({3});
   EXPECT_MESSAGE(rms_norm(at::ones({3}), weight, 0), "x must be [N, C]");
@@ -43,6 +77,10 @@ TEST(RmsNorm, RefusesWhatDoesNotFit) {
   EXPECT_MESSAGE(rms_norm(x.to(at::kInt), weight, 0), "must be floating");
   EXPECT_MESSAGE(rms_norm(x, weight.to(at::kDouble), 0), "weight is Double");
   EXPECT_MESSAGE(rms_norm(x, weight.to(at::kMeta), 0), "on meta");
+  EXPECT_MESSAGE(ops::add_rms_norm(x, at::ones({3, 2}), weight, 0),
+                 "what is added must be like x, Float [2, 3]");
+  EXPECT_MESSAGE(ops::add_rms_norm(x, x.to(at::kHalf), weight, 0), "got Half [2, 3]");
+  EXPECT_MESSAGE(ops::add_rms_norm(x, x.to(at::kMeta), weight, 0), "on meta");
 }
 
 }  // namespace

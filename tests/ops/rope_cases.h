@@ -43,6 +43,17 @@ inline OpCase rope_case(int64_t T, int64_t H, int64_t E, int64_t M) {
   };
 }
 
+// The same in the memory of a product, as attention uses it.
+inline OpCase rope_in_place_case(int64_t T, int64_t H, int64_t E, int64_t M) {
+  OpCase c = rope_case(T, H, E, M);
+  c.name = "in_place_" + c.name;
+  c.op = [](const Tensors& in) {
+    const auto type = in[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    return ops::rope_in_place(in[0] * 1, in[1], in[2].to(type), in[3].to(type));
+  };
+  return c;
+}
+
 inline std::vector<OpCase> rope_bench_cases() {
   return {rope_case(4096, 4, 64, 1024), rope_case(32768, 16, 64, 8192)};
 }

@@ -1,10 +1,14 @@
 #include "ops/rope_cases.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "message.h"
 #include "op_tests.h"
 
 BLT_OP_TESTS(Rope, rope_case(3, 2, 4, 9), rope_case(1, 1, 2, 1), rope_case(0, 2, 8, 3), rope_case(5, 0, 8, 3),
-             rope_case(17, 3, 22, 40), rope_case(60, 4, 64, 512), rope_case(9, 2, 300, 11));
+             rope_case(17, 3, 22, 40), rope_case(60, 4, 64, 512), rope_case(9, 2, 300, 11),
+             rope_in_place_case(3, 2, 4, 9), rope_in_place_case(17, 3, 22, 40),
+             rope_in_place_case(0, 2, 8, 3), rope_in_place_case(9, 2, 300, 11));
 
 namespace blt {
 namespace {
@@ -43,6 +47,32 @@ TEST(Rope, ARowDoesNotDependOnTheOthers) {
     EXPECT_TRUE(at::equal(
         rope(x.narrow(0, row, 1), positions.narrow(0, row, 1), angles.cos(), angles.sin())[0], all[row]))
         << row;
+}
+
+TEST(Rope, InPlaceTakesNoMemoryAndGivesTheSame) {
+  Rng rng(2);
+  const at::Tensor angles = rope_angles(50, 8), positions = rng.integer({40}, 0, 50);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kDouble}) {
+    const auto table_type = type == at::kDouble ? at::kDouble : at::kFloat;
+    const at::Tensor cos = angles.cos().to(table_type), sin = angles.sin().to(table_type);
+    for (const bool contiguous : {true, false}) {
+      const at::Tensor all = rng.normal({40, 3, 16}).to(type);
+      at::Tensor x = contiguous ? all.narrow(2, 0, 8).contiguous() : all.narrow(2, 0, 8);
+      const at::Tensor expected = rope(x, positions, cos, sin);
+      const at::Tensor turned = ops::rope_in_place(x, positions, cos, sin);
+      EXPECT_TRUE(at::equal(turned, expected)) << type;
+      EXPECT_EQ(turned.const_data_ptr(), x.const_data_ptr()) << type;
+    }
+  }
+}
+
+TEST(Rope, InPlaceRefusesALeafAndTheOperatorAGradient) {
+  const at::Tensor x = at::ones({2, 1, 4}).requires_grad_(), table = at::ones({3, 2}),
+                   positions = at::zeros({2}, at::kInt);
+  EXPECT_MESSAGE(ops::rope_in_place(x, positions, table, table), "a leaf that requires a gradient");
+  const at::NoGradGuard no_grad;
+  EXPECT_TRUE(at::equal(ops::rope_in_place(x, positions, table, table)[0].flatten(),
+                        at::tensor({0.f, 2.f, 0.f, 2.f})));
 }
 
 TEST(Rope, RefusesWhatDoesNotFit) {

@@ -64,8 +64,9 @@ class RmsNormImpl : public torch::nn::Module {
 TORCH_MODULE(RmsNorm);
 
 namespace detail {
-void norm_linears(const RmsNorm& norm, const at::Tensor& x, std::span<const LinearImpl* const> linears,
-                  std::span<at::Tensor> results);
+// Returns the stream, x + added.
+at::Tensor norm_linears(const RmsNorm& norm, const at::Tensor& x, const at::Tensor& added,
+                        std::span<const LinearImpl* const> linears, std::span<at::Tensor> results);
 }  // namespace detail
 
 // linear(norm(x)) of each of `linears`, bit for bit; training keeps no normalised rows (ops/rms_norm_linears.h). x [N, dim].
@@ -74,8 +75,24 @@ std::array<at::Tensor, sizeof...(Linears)> norm_linears(const RmsNorm& norm, con
                                                         const Linears&... linears) {
   const std::array<const LinearImpl*, sizeof...(Linears)> pointers = {linears.get()...};
   std::array<at::Tensor, sizeof...(Linears)> results;
-  detail::norm_linears(norm, x, pointers, results);
+  detail::norm_linears(norm, x, {}, pointers, results);
   return results;
+}
+
+// What enters a branch of a residual stream: x + added (x where `added` is undefined), and linear(norm(that)) of each of `linears`. Costs a pass
+// over memory less, forward and backward, than the sum, norm_linears and the sum of their gradients.
+template <size_t kLinears>
+struct Branch {
+  at::Tensor stream;
+  std::array<at::Tensor, kLinears> results;
+};
+template <std::same_as<Linear>... Linears>
+Branch<sizeof...(Linears)> stream_linears(const RmsNorm& norm, const at::Tensor& x, const at::Tensor& added,
+                                          const Linears&... linears) {
+  const std::array<const LinearImpl*, sizeof...(Linears)> pointers = {linears.get()...};
+  Branch<sizeof...(Linears)> branch;
+  branch.stream = detail::norm_linears(norm, x, added, pointers, branch.results);
+  return branch;
 }
 
 // Freezes `module` and everything below it, on the device where it will compute: evaluation mode, no gradients, weights packed on the CPU.

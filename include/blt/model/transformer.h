@@ -104,12 +104,17 @@ struct AttentionContext {
   AttentionStore* store = nullptr;  // null: rows see the rows of their document in this step alone
 };
 
+// A residual stream, and what is still to be added to it, both [N, C].
+struct Residual {
+  at::Tensor stream, branch;
+};
+
 class SelfAttentionImpl : public torch::nn::Module, public Traced {
  public:
   SelfAttentionImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
-  // Attention among the rows of norm(x). [N, C] -> [N, C]
-  at::Tensor forward(const RmsNorm& norm, const at::Tensor& x, const AttentionContext& context);
+  // Attention among the rows of norm(x). x [N, C]
+  Residual forward(const RmsNorm& norm, const at::Tensor& x, const AttentionContext& context);
 
   Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
 
@@ -122,8 +127,8 @@ class FeedForwardImpl : public torch::nn::Module, public Traced {
  public:
   FeedForwardImpl(const TransformerConfig& config, int64_t dim, int64_t layer);
 
-  // down(silu(gate(y)) * up(y)) with y = norm(x). [N, C] -> [N, C]
-  at::Tensor forward(const RmsNorm& norm, const at::Tensor& x);
+  // down(silu(gate(y)) * up(y)) with y = norm(before.stream + before.branch), where the branch may be undefined.
+  Residual forward(const RmsNorm& norm, Residual before);
 
   Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
 };

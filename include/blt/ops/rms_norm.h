@@ -16,4 +16,15 @@ namespace blt::ops {
 // Source: Zhang and Sennrich, Root Mean Square Layer Normalization (arXiv:1910.07467), equation 4.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
+struct NormedSum {
+  at::Tensor sum;     // x + added
+  at::Tensor normed;  // rms_norm(sum, weight, eps)
+};
+//   added    [N, C]  like x
+//
+// Both bit for bit, the sum rounded to the dtype first; one pass over memory where two operators take two. So does the backward: the
+// gradient that reaches the sum directly is added to the norm's where that is made (and rounded once). Saves the sum and one float per
+// row. Throws as rms_norm, and when `added` is unlike x.
+NormedSum add_rms_norm(const at::Tensor& x, const at::Tensor& added, const at::Tensor& weight, double eps);
+
 }  // namespace blt::ops

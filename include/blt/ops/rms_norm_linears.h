@@ -19,4 +19,16 @@ namespace blt::ops {
 std::vector<at::Tensor> rms_norm_linears(const at::Tensor& x, const at::Tensor& gain, double eps,
                                          at::TensorList weights);
 
+struct StreamLinears {
+  at::Tensor stream;                // [N, C]: x + added, or x (the same memory) where nothing is added
+  std::vector<at::Tensor> results;  // rms_norm_linears(stream, gain, eps, weights)
+};
+//   added    [N, C]      like x, or undefined: nothing is added
+//
+// A pre-norm branch of a residual stream, and the stream for what the branch gives to be added to. The sum is made with the norm, and in the
+// backward the stream's own gradient is added where the norm's is made (and both rounded once): a pass over memory less each (add_rms_norm).
+// Differentiable in `added` too. Saves the stream, gain and weights.
+StreamLinears stream_norm_linears(const at::Tensor& x, const at::Tensor& added, const at::Tensor& gain,
+                                  double eps, at::TensorList weights);
+
 }  // namespace blt::ops

@@ -17,4 +17,9 @@ namespace blt::ops {
 at::Tensor rope(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& cos,
                 const at::Tensor& sin);
 
+// The same in x's own memory: for a result that nothing else reads, not even its own derivative (that of a product does not). x must not be
+// used again. Throws for a leaf that requires a gradient, too.
+at::Tensor rope_in_place(at::Tensor x, const at::Tensor& positions, const at::Tensor& cos,
+                         const at::Tensor& sin);
+
 }  // namespace blt::ops

@@ -10,7 +10,9 @@ namespace blt::ops {
 template <class T>
 struct RmsNorm {
   const T* x;       // [N, columns]
+  const T* added;   // [N, columns], or nullptr: nothing is added to x
   const T* weight;  // [columns]
+  T* sum;           // [N, columns]: x + added, which is then normalised; not used without `added`
   T* out;           // [N, columns]
   T* inverse;       // [N]: 1 / sqrt(mean(x^2) + eps)
   int64_t columns;
@@ -27,6 +29,7 @@ struct RmsNormBackward {
   const T* x;        // [N, columns]
   const T* weight;   // [columns]
   const T* inverse;  // [N]
+  const T* stream;   // [N, columns], or nullptr: added to grad_x
   T* grad_x;         // [N, columns]
   T* chunk_sums;     // [ceil(N / kNormChunk), columns]
   T* grad_weight;    // [columns]

@@ -1,5 +1,5 @@
-// rms_norm on CUDA. Bound by memory: with s bytes an element, the forward reads and writes N C s, the backward reads 2 N C s and writes N C s
-// (and 4 C / kChunk a row for the gradient of the weight).
+// rms_norm on CUDA. Bound by memory: with s bytes an element, the forward reads and writes N C s (with something added it reads and writes 2 N C s),
+// the backward reads 2 N C s (3 N C s with a stream's gradient) and writes N C s (and 4 C / kChunk a row for the gradient of the weight).
 #include "ops/cuda/kernel.h"
 #include "ops/rms_norm/cuda_kernel.h"
 
@@ -20,6 +20,19 @@ __global__ void __launch_bounds__(kRowWarps* kWarp) norm_kernel(RmsNorm a) {
   if (row >= a.rows) return;
   const T* x = static_cast<const T*>(a.x) + row * a.columns;
   float squares = 0;
+  if (a.added != nullptr) {
+    const T* added = static_cast<const T*>(a.added) + row * a.columns;
+    T* sum = static_cast<T*>(a.sum) + row * a.columns;
+#pragma unroll 4
+    for (int64_t c = lanes.lane * N; c < a.columns; c += kWarp * N) {
+      Floats<N> value = load_floats<N>(x + c);
+      const Floats<N> more = load_floats<N>(added + c);
+#pragma unroll
+      for (int i = 0; i < N; ++i) value.values[i] += more.values[i];
+      store_floats(sum + c, value);
+    }
+    x = sum;  // a lane reads again what it wrote
+  }
 #pragma unroll 4
   for (int64_t c = lanes.lane * N; c < a.columns; c += kWarp * N) {
     const Floats<N> value = load_floats<N>(x + c);
@@ -91,6 +104,11 @@ __global__ void __launch_bounds__(kThreads) norm_backward_kernel(RmsNormBackward
       for (int i = 0; i < N; ++i) {
         out.values[i] = inverse * (g.values[i] * weight.values[i] - value.values[i] * shift);
         sums[p].values[i] += g.values[i] * (value.values[i] * inverse);
+      }
+      if (b.stream != nullptr) {
+        const Floats<N> more = load_floats<N>(static_cast<const T*>(b.stream) + at + c);
+#pragma unroll
+        for (int i = 0; i < N; ++i) out.values[i] += more.values[i];
       }
       store_floats(static_cast<T*>(b.grad_x) + at + c, out);
     }

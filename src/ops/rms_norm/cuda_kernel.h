@@ -7,7 +7,9 @@ namespace blt::ops::BLT_DEVICE {
 
 struct RmsNorm {
   const void* x;       // [rows, columns]
+  const void* added;   // [rows, columns], or nullptr: nothing is added to x
   const void* weight;  // [columns]
+  void* sum;           // x + added, rounded, which is then normalised; not used without `added`
   void* out;
   float* inverse;  // [rows]
   int64_t rows, columns;
@@ -19,6 +21,7 @@ struct RmsNormBackward {
   const void* x;
   const void* weight;    // [columns]
   const float* inverse;  // [rows]
+  const void* stream;    // [rows, columns], or nullptr: added to grad_x
   void* grad_x;
   float* chunk_sums;  // [norm_chunks(rows), columns] scratch
   void* grad_weight;  // [columns]

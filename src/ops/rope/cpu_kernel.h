@@ -13,7 +13,7 @@ struct Rope {
   const int32_t* positions;  // [T], rows of the tables
   const T* cos;              // [M, width / 2]
   const T* sin;
-  T* out;  // [T, heads, width]
+  T* out;  // [T, heads, width]; may be x
   int64_t heads;
   int64_t width;
   bool inverse;  // turn the other way: the derivative

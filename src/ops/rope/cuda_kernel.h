@@ -10,7 +10,7 @@ struct Rope {
   const int32_t* positions;  // [rows]
   const float* cos;          // [M, width / 2]
   const float* sin;
-  void* out;
+  void* out;  // may be x
   int64_t rows, heads, width;
   bool inverse;  // turns by the negative angle
 };
