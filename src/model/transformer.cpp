@@ -55,8 +55,23 @@ double TransformerConfig::init_std(int64_t in, int64_t dim, int64_t layer) const
 // One table, of the dtype and device asked for last; a model lives on one device in one dtype.
 struct RotaryTable::Cache {
   std::mutex mutex;
+  at::Tensor frequency;
   View view;
 };
+
+namespace {
+
+// The same float32 steps as the references, so that long positions agree too; on the CPU for every device, since powers differ between devices
+// by their last bit, and position 65,536 makes 0.004 radians of that. Does not wait for the device.
+at::Tensor frequencies(int64_t head_dim, double theta, const at::TensorOptions& options) {
+  const at::Tensor exponent =
+      at::arange(0, head_dim, 2, options.device(at::kCPU)).div_(static_cast<double>(head_dim));
+  const at::Tensor frequency = at::pow(theta, exponent).reciprocal_();
+  const at::Device device = options.device();
+  return device.is_cuda() ? frequency.pin_memory().to(device, /*non_blocking=*/true) : frequency.to(device);
+}
+
+}  // namespace
 
 RotaryTable::RotaryTable(int64_t head_dim, double theta)
     : head_dim_(head_dim), theta_(theta), cache_(std::make_unique<Cache>()) {}
@@ -73,10 +88,11 @@ RotaryTable::View RotaryTable::view(int64_t length, const at::TensorOptions& opt
     const at::NoGradGuard no_grad;
     const auto rows =
         static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(length, 256))));
-    // The same float32 steps as the references, so that long positions agree too.
-    const at::Tensor exponent =
-        at::arange(0, head_dim_, 2, table_options).div_(static_cast<double>(head_dim_));
-    const at::Tensor frequency = at::pow(theta_, exponent).reciprocal_();
+    at::Tensor& frequency = cache_->frequency;
+    if (!view.cos.defined() || frequency.dtype() != table_options.dtype() ||
+        frequency.device() != table_options.device())
+      frequency = frequencies(head_dim_, theta_, table_options);
+    // Products are rounded alike everywhere; cosines and sines differ by their last bit.
     const at::Tensor angle = at::outer(at::arange(rows, table_options), frequency);
     view = {angle.cos(), angle.sin()};
   }

@@ -63,7 +63,7 @@ struct TransformerConfig {
   double init_std(int64_t in, int64_t dim, int64_t layer) const;
 };
 
-// Cosines and sines of rotary positions, grown as longer documents are seen. Thread-safe.
+// Cosines and sines of rotary positions, grown as longer documents are seen: those of the references' float32 angles, on every device. Thread-safe.
 class RotaryTable {
  public:
   RotaryTable(int64_t head_dim, double theta);
