@@ -33,11 +33,11 @@ milliseconds to_milliseconds(double seconds) { return milliseconds(std::llround(
 
 std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s) {
   try {
-    return std::make_unique<RankStore>(tcp_store({.host = place.host,
-                                                  .port = place.port,
-                                                  .is_server = place.keeps_store,
-                                                  .timeout = to_milliseconds(timeout_s)}),
-                                       place);
+    const auto store = tcp_store({.host = place.host,
+                                  .port = place.port,
+                                  .is_server = place.keeps_store,
+                                  .timeout = to_milliseconds(timeout_s)});
+    return std::make_unique<RankStore>(store_of_attempt(store, place.attempt), place);
   } catch (const std::exception& e) {
     if (place.keeps_store)
       throw Error(
@@ -54,30 +54,37 @@ std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s)
 // Every rank says that it is there, and waits for the others. c10d's store looks up the name of every rank that connects, and answers nobody
 // meanwhile: where a name server does not answer, that takes seconds for each of them.
 void meet(RankStore& store, double timeout_s) {
-  constexpr milliseconds kPollInterval(50);
+  // Asked less and less often: of a thousand ranks all ask one store.
+  milliseconds poll_interval(20);
+  constexpr milliseconds kLongestPollInterval(1000);
   const RankPlace& place = store.place();
   store.announce(kCame);
   const auto end = Clock::now() + to_milliseconds(timeout_s);
+  const auto left = [&] { return std::chrono::duration_cast<milliseconds>(end - Clock::now()); };
+  const auto is_gone = [&] {
+    return Error(fmt::format("rank {} of {}: the store at {}:{} is gone: look at what rank 0 says",
+                             place.rank, place.ranks, place.host, place.port));
+  };
   while (true) {
-    const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
-    const auto missing = store.not_announced(kCame, left);
-    if (!missing)
-      throw Error(fmt::format("rank {} of {}: the store at {}:{} is gone: look at what rank 0 says",
-                              place.rank, place.ranks, place.host, place.port));
-    if (missing->empty()) return;
+    const std::optional<bool> all = store.all_announced(kCame, left());
+    if (!all) throw is_gone();
+    if (*all) return;
     if (const auto told = store.failure({})) throw FailureTold(*told);
-    if (Clock::now() >= end) {
-      std::vector<int64_t> came;
-      for (int64_t r = 0; r < place.ranks; ++r)
-        if (std::find(missing->begin(), missing->end(), r) == missing->end()) came.push_back(r);
-      const std::string message = fmt::format(
-          "of {} ranks, {} did not come to {}:{} within {:g} s (parallel.start_timeout_s); there are: {}",
-          place.ranks, list_ranks(*missing), place.host, place.port, timeout_s, list_ranks(came));
-      if (store.claim_failure(message)) throw Error(message);
-      throw FailureTold(message);
-    }
-    std::this_thread::sleep_for(kPollInterval);
+    if (left().count() <= 0) break;
+    std::this_thread::sleep_for(std::clamp(left(), milliseconds(1), poll_interval));
+    poll_interval = std::min(poll_interval * 3 / 2, kLongestPollInterval);
   }
+  const auto missing = store.not_announced(kCame);
+  if (!missing) throw is_gone();
+  if (missing->empty()) return;  // at the last moment
+  std::vector<int64_t> came;
+  for (int64_t r = 0; r < place.ranks; ++r)
+    if (!std::binary_search(missing->begin(), missing->end(), r)) came.push_back(r);
+  const std::string message = fmt::format(
+      "of {} ranks, {} did not come to {}:{} within {:g} s (parallel.start_timeout_s); there are: {}",
+      place.ranks, list_ranks(*missing), place.host, place.port, timeout_s, list_ranks(came));
+  if (store.claim_failure(message)) throw Error(message);
+  throw FailureTold(message);
 }
 
 }  // namespace

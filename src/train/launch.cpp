@@ -130,7 +130,7 @@ class Ranks {
       text = fmt::format("rank {} was killed by signal {} ({})", rank, WTERMSIG(status),
                          strsignal(WTERMSIG(status)));
     }
-    if (claim_failure(*store_, text) && !WIFEXITED(status)) failure.message = text;
+    if (claim_failure(*store_of_attempt(store_, 0), text) && !WIFEXITED(status)) failure.message = text;
     return failure;
   }
 

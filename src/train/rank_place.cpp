@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
@@ -37,13 +38,15 @@ int64_t number_or(const Environment& environment, const std::string& name, int64
   return environment(name) ? number(environment, name, least, most) : otherwise;
 }
 
-// "a[01-03,7],b" -> "a01"
+// "a[01-03,7]-ib,b" -> "a01-ib"
 std::string first_host(std::string_view nodes) {
   const size_t end = nodes.find_first_of("[,");
   std::string host(nodes.substr(0, end));
   if (end != nodes.npos && nodes[end] == '[') {
     const std::string_view inside = nodes.substr(end + 1);
     host += inside.substr(0, inside.find_first_of("-,]"));
+    const std::string_view behind = inside.substr(std::min(inside.find(']'), inside.size() - 1) + 1);
+    host += behind.substr(0, behind.find(','));
   }
   return host;
 }
@@ -85,7 +88,11 @@ std::optional<RankPlace> rank_place(const Environment& environment) {
                     "where rank 0 runs, is not set",
                     launcher->name, place.rank, place.ranks));
   // torchrun's agent runs the store where it says so, and so does blt_train --nproc.
-  place.keeps_store = place.rank == 0 && environment("TORCHELASTIC_USE_AGENT_STORE").value_or("") != "True";
+  const bool launcher_keeps_store = environment("TORCHELASTIC_USE_AGENT_STORE").value_or("") == "True";
+  place.keeps_store = place.rank == 0 && !launcher_keeps_store;
+  constexpr int64_t kMostAttempts = int64_t{1} << 40;
+  if (launcher_keeps_store)
+    place.attempt = number_or(environment, "TORCHELASTIC_RESTART_COUNT", 0, kMostAttempts, 0);
   return place;
 }
 

@@ -53,6 +53,30 @@ std::optional<std::string> text_of(c10d::Store& store, const std::string& key) {
 }
 
 std::string key(int64_t rank, const std::string& what) { return fmt::format("blt/rank/{}/{}", rank, what); }
+// How many have said so: a rank that says it again counts twice.
+std::string count_key(const std::string& what) { return fmt::format("blt/count/{}", what); }
+
+std::vector<std::string> keys_of_ranks(int64_t first, int64_t last, const std::string& what) {
+  std::vector<std::string> keys;
+  for (int64_t r = first; r < last; ++r) keys.push_back(key(r, what));
+  return keys;
+}
+
+// Appends the ranks from `first` to `last` - 1 that have no such key: few questions where few are missing.
+void append_missing(c10d::Store& store, const std::string& what, int64_t first, int64_t last,
+                    std::vector<int64_t>& missing) {
+  if (first == last || store.check(keys_of_ranks(first, last, what))) return;
+  if (last - first == 1) return missing.push_back(first);
+  const int64_t middle = first + (last - first) / 2;
+  append_missing(store, what, first, middle, missing);
+  append_missing(store, what, middle, last, missing);
+}
+
+std::vector<int64_t> missing_of(c10d::Store& store, const std::string& what, int64_t ranks) {
+  std::vector<int64_t> missing;
+  append_missing(store, what, 0, ranks, missing);
+  return missing;
+}
 
 }  // namespace
 
@@ -94,37 +118,43 @@ void RankStore::answer(c10d::Store& store, const std::function<std::string()>& d
 
 std::vector<std::optional<std::string>> RankStore::ask_all(milliseconds wait) {
   using Answers = std::vector<std::optional<std::string>>;
+  constexpr milliseconds kInterval(100);  // a question names all ranks
   const auto end = Clock::now() + wait;
   while (true) {
-    const auto answers = ask(store_, [ranks = place_.ranks](c10d::Store& store) {
+    const bool last = Clock::now() >= end;
+    const auto answers = ask(store_, [ranks = place_.ranks, last](c10d::Store& store) -> Answers {
       store.set(kAlarmKey, bytes_of("1"));
-      Answers result;
-      for (int64_t r = 0; r < ranks; ++r) result.push_back(text_of(store, key(r, kDoing)));
+      if (!last && !store.check(keys_of_ranks(0, ranks, kDoing))) return {};
+      const std::vector<int64_t> missing = missing_of(store, kDoing, ranks);
+      Answers result(static_cast<size_t>(ranks));
+      for (int64_t r = 0; r < ranks; ++r)
+        if (!std::binary_search(missing.begin(), missing.end(), r))
+          result[static_cast<size_t>(r)] = text_of(store, key(r, kDoing));
       return result;
     });
     if (!answers) return {};
-    const bool complete =
-        std::all_of(answers->begin(), answers->end(), [](const auto& one) { return one.has_value(); });
-    if (complete || Clock::now() >= end) return *answers;
-    std::this_thread::sleep_for(kPollInterval);
+    if (!answers->empty()) return *answers;
+    std::this_thread::sleep_for(kInterval);
   }
 }
 
 void RankStore::announce(const std::string& what) {
-  ask(store_, [own = key(place_.rank, what)](c10d::Store& store) {
+  ask(store_, [own = key(place_.rank, what), count = count_key(what)](c10d::Store& store) {
     store.set(own, bytes_of("1"));
-    return true;
+    return store.add(count, 1) > 0;
   });
 }
 
-std::optional<std::vector<int64_t>> RankStore::not_announced(const std::string& what, milliseconds patience) {
+std::optional<bool> RankStore::all_announced(const std::string& what, milliseconds patience) {
   const auto question = [what, ranks = place_.ranks](c10d::Store& store) {
-    std::vector<int64_t> missing;
-    for (int64_t r = 0; r < ranks; ++r)
-      if (!store.check({key(r, what)})) missing.push_back(r);
-    return missing;
+    return store.add(count_key(what), 0) >= ranks && store.check(keys_of_ranks(0, ranks, what));
   };
   return ask(store_, question, std::max(patience, kAnswerTime));
+}
+
+std::optional<std::vector<int64_t>> RankStore::not_announced(const std::string& what) {
+  return ask(store_,
+             [what, ranks = place_.ranks](c10d::Store& store) { return missing_of(store, what, ranks); });
 }
 
 std::optional<std::string> RankStore::failure(milliseconds wait) {
@@ -152,8 +182,7 @@ void RankStore::linger() {
   constexpr milliseconds kLongest(5000);
   const auto end = Clock::now() + kLongest;
   while (Clock::now() < end) {
-    const auto missing = not_announced(kGone);
-    if (!missing || missing->empty()) return;
+    if (all_announced(kGone).value_or(true)) return;
     std::this_thread::sleep_for(kPollInterval);
   }
 }

@@ -28,11 +28,11 @@ class RankStore {
   const RankPlace& place() const { return place_; }
   const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
 
-  // "I have come to this"; the ranks that have not. None: the store cannot be reached, or does not answer, for `patience` where that is
-  // longer than usual.
+  // "I have come to this"; whether all have, in one question of a few bytes; and the ranks that have not, in increasing order. None: the store
+  // cannot be reached, or does not answer, for `patience` where that is longer than usual.
   void announce(const std::string& what);
-  std::optional<std::vector<int64_t>> not_announced(const std::string& what,
-                                                    std::chrono::milliseconds patience = {});
+  std::optional<bool> all_announced(const std::string& what, std::chrono::milliseconds patience = {});
+  std::optional<std::vector<int64_t>> not_announced(const std::string& what);
 
   // From now on, a thread says what this rank is doing when another asks.
   void answer_with(std::function<std::string()> doing);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 namespace blt {
@@ -24,6 +25,12 @@ inline c10::intrusive_ptr<c10d::TCPStore> tcp_store(const TcpStorePlace& place) 
   options.waitWorkers = false;
   options.timeout = place.timeout;
   return c10::make_intrusive<c10d::TCPStore>(place.host, options);
+}
+
+// What the ranks of one start see of the store, and its launcher too. Nothing that an earlier start left in it.
+inline c10::intrusive_ptr<c10d::Store> store_of_attempt(const c10::intrusive_ptr<c10d::TCPStore>& store,
+                                                        int64_t attempt) {
+  return c10::make_intrusive<c10d::PrefixStore>("blt/attempt/" + std::to_string(attempt), store);
 }
 
 // For whoever runs a server. It looks up the names of all that connect, which nobody needs: a name server that does not answer holds them for a

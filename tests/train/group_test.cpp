@@ -220,6 +220,21 @@ TEST(Group, TheFirstFailureIsWhatAllSay) {
   for (const size_t r : {0, 2}) EXPECT_EQ(errors[r], "rank 1: the file is missing");
 }
 
+// As under torchrun --max-restarts, whose store outlives the ranks.
+TEST(Group, ALaterStartMeetsNothingOfAnEarlierOne) {
+  const std::vector<std::string> errors = on_ranks(2, [](const RankPlace& place) {
+    const GroupTimeouts timeouts{.start_s = 60, .transfer_s = 60};
+    for (int64_t attempt = 0; attempt < 3; ++attempt) {
+      RankPlace own = place;
+      own.attempt = attempt;
+      const auto group = join(own, timeouts);
+      group->barrier("all are there");
+      if (place.rank == attempt % 2) group->claim_failure("the end of this start");
+    }
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
 std::optional<RankPlace> place_in(const std::map<std::string, std::string>& variables) {
   return rank_place([&](const std::string& name) -> std::optional<std::string> {
     const auto found = variables.find(name);
@@ -253,6 +268,9 @@ TEST(RankPlace, IsWhatTheLauncherSays) {
   auto agent = first;
   agent["TORCHELASTIC_USE_AGENT_STORE"] = "True";
   EXPECT_FALSE(place_in(agent)->keeps_store);
+  EXPECT_EQ(place_in(agent)->attempt, 0);
+  agent["TORCHELASTIC_RESTART_COUNT"] = "2";
+  EXPECT_EQ(place_in(agent)->attempt, 2);
 
   const auto srun = place_in({{"SLURM_PROCID", "3"},
                               {"SLURM_STEP_NUM_TASKS", "8"},
@@ -263,6 +281,16 @@ TEST(RankPlace, IsWhatTheLauncherSays) {
   EXPECT_EQ(srun->rank, 3);
   EXPECT_EQ(srun->local_rank, 1);
   EXPECT_EQ(srun->host, "gpu07");
+  const auto first_of = [](const std::string& nodes) {
+    return place_in({{"SLURM_PROCID", "0"},
+                     {"SLURM_STEP_NUM_TASKS", "8"},
+                     {"SLURM_STEP_NUM_NODES", "4"},
+                     {"SLURM_STEP_NODELIST", nodes}})
+        ->host;
+  };
+  EXPECT_EQ(first_of("node[1-2]-ib"), "node1-ib");
+  EXPECT_EQ(first_of("node[1-2]-ib,other"), "node1-ib");
+  EXPECT_EQ(first_of("a,b[1-2]"), "a");
   EXPECT_EQ(srun->port, 29500);
 
   const auto mpirun = place_in({{"OMPI_COMM_WORLD_RANK", "1"},
