@@ -70,6 +70,7 @@ class DataParallel : public Parallel {
   const Buckets& buckets() const { return buckets_; }
   Buckets& buckets() { return buckets_; }
   GradientWire& wire() { return wire_; }
+  bool overlaps() const { return overlap_; }  // parallel.overlap
 
  private:
   class Hook;

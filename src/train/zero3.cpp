@@ -35,7 +35,7 @@ class Zero3::Watch : public LayerWatch {
     if (at::GradMode::is_enabled()) owner_.divide();
     if (!owner_.is_divided_) return;
     owner_.gather(layer);
-    if (layer + 1 < owner_.layers_.size()) owner_.fetch(layer + 1);
+    if (owner_.overlaps() && layer + 1 < owner_.layers_.size()) owner_.fetch(layer + 1);
   }
 
   void after(size_t layer, const at::Tensor& y) override {
@@ -119,11 +119,11 @@ void Zero3::release(size_t layer) {
 void Zero3::before_backward(size_t layer) {
   gather(layer);
   if (layer + 1 < layers_.size()) release(layer + 1);
-  if (layer > 0) fetch(layer - 1);
+  if (overlaps() && layer > 0) fetch(layer - 1);
 }
 
 void Zero3::backward(const at::Tensor& loss, bool last) {
-  if (is_divided_) fetch(layers_.size() - 1);  // needed after the decoder's backward
+  if (is_divided_ && overlaps()) fetch(layers_.size() - 1);  // needed after the decoder's backward
   Zero2::backward(loss, last);
   for (size_t i = 0; i < layers_.size(); ++i) release(i);
 }

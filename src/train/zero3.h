@@ -15,8 +15,8 @@ namespace blt {
 std::vector<std::shared_ptr<torch::nn::Module>> divided_layers(torch::nn::Module& module);
 
 // Each layer is a unit with a bucket of its own, and a rank keeps its range of that. Before the layer's forward and again before its backward
-// all ranks' ranges are put together; afterwards the memory goes back. The next layer's parameters travel while one computes. All ranks
-// compute the same graph in a step: gradients and parameters travel in one order.
+// all ranks' ranges are put together; afterwards the memory goes back. With parallel.overlap the next layer's parameters travel while one
+// computes. All ranks compute the same graph in a step: gradients and parameters travel in one order.
 //
 // The parameters' tensors stay the same, and so does what autograd has saved of them: they are views of one tensor per layer, whose storage is
 // emptied and filled again.

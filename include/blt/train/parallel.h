@@ -85,7 +85,8 @@ struct ParallelConfig {
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
     field("overlap", self.overlap,
-          "Whether gradients travel during the backward pass; false: after it, to see what that saves.");
+          "Whether transfers go on while a rank computes: gradients during the backward pass, parameters of "
+          "zero3 during the layer before; false: each when it is needed, to see what that saves.");
     field("start_timeout_s", self.start_timeout_s,
           "Seconds until all ranks have to be there when a run starts.", above(0));
     field("timeout_s", self.timeout_s,
