@@ -247,6 +247,9 @@ void Progress::summarize(const End& end) {
   if (valid_bits_per_byte_ > 0 && end.best_step > 0)
     text += fmt::format(", best {:.4f} at step {}", end.best_bits_per_byte, end.best_step);
   if (valid_bits_per_byte_ > 0) text += "\n";
+  if (end.skipped > 0)
+    text +=
+        fmt::format("  skipped     {} step{} changed nothing\n", end.skipped, end.skipped == 1 ? "" : "s");
   if (!end.checkpoint.empty()) text += fmt::format("  checkpoint  {}\n", end.checkpoint.string());
   if (!metrics_path_.empty())
     text += fmt::format("  numbers     {}; tensorboard --logdir {}\n", metrics_path_.string(),

@@ -215,6 +215,7 @@ Trainer::Outcome Trainer::run() {
   progress.summarize({.step = step_,
                       .best_step = best_step_,
                       .best_bits_per_byte = best_bits_per_byte_,
+                      .skipped = skipped_,
                       .checkpoint = saved_step_ ? parts_.output / "latest" : std::filesystem::path()});
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
@@ -310,7 +311,7 @@ std::vector<std::string> Trainer::texts_of(const Look& look) {
   }
   std::vector<std::string> texts, broken_texts;
   for (const std::string& of_rank :
-       gather(parallel_->group(), json{all, broken}.dump(), "text of a step that was skipped")) {
+       gather(parallel_->group(), json::array({all, broken}).dump(), "text of a step that was skipped")) {
     const json both = json::parse(of_rank);
     for (const json& text : both[0]) texts.push_back(text);
     for (const json& text : both[1]) broken_texts.push_back(text);

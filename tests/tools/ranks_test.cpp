@@ -189,6 +189,23 @@ TEST_F(BltTrainRanks, ARankThatHangsIsNamedWhenItsTimeIsOver) {
   EXPECT_NE(errors[0].find("parallel.timeout_s"), std::string::npos) << errors[0];
 }
 
+TEST_F(BltTrainRanks, TooManyStepsThatAreNotFiniteEndAllWithOneMessage) {
+  const ToolResult result = train(
+      "out",
+      "--nproc 3 parallel.sharding=zero2 parallel.tables=sharded entropy_model=null 'patching={rule: {kind: "
+      "space}}' train.optimizer.learning_rate=1e30 train.max_grad_norm=0 train.skip_limit=3");
+  EXPECT_EQ(result.exit_code, 1);
+  const std::vector<std::string> errors = errors_in(result.err);
+  ASSERT_EQ(errors.size(), 1u) << result.err;
+  EXPECT_NE(errors[0].find("step 4: 3 steps in a row were skipped (train.skip_limit)"), std::string::npos)
+      << errors[0];
+  EXPECT_NE(errors[0].find("it read " + file("train.txt")), std::string::npos) << errors[0];
+  EXPECT_NE(errors[0].find("What was trained is saved in " + file("out/step_00000004")), std::string::npos)
+      << errors[0];
+  for (const char* step : {"step 2: skipped: the ", "step 3: skipped: the "})
+    EXPECT_EQ(result.err.find(step), result.err.rfind(step)) << "one rank says it: " << result.err;
+}
+
 TEST_F(BltTrainRanks, ASignalStopsAllAtOneStep) {
   struct Case {
     bool to_launcher;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -474,14 +475,26 @@ TEST_F(BltTrainResume, CheckBuildsEverythingAndWritesNothing) {
 }
 
 TEST_F(BltTrainResume, ARunThatStopsAtALossThatIsNotFiniteIsSavedAndNamesTheText) {
-  const ToolResult result = train("out", "train.optimizer.learning_rate=1e30 train.max_grad_norm=0");
-  EXPECT_EQ(result.exit_code, 1);
-  EXPECT_NE(result.err.find("is not finite"), std::string::npos) << result.err;
-  EXPECT_NE(result.err.find("it read " + (folder_ / "").string()), std::string::npos) << result.err;
-  EXPECT_NE(result.err.find("What was trained is saved in"), std::string::npos) << result.err;
-  EXPECT_NE(content_of(folder_ / "out/metrics.jsonl").find("\"skipped\":\"nonfinite\",\"documents\":["),
-            std::string::npos);
-  EXPECT_TRUE(fs::exists(folder_ / "out/latest/manifest.json"));
+  const std::string broken = "train.optimizer.learning_rate=1e30 train.max_grad_norm=0 ";
+  const std::map<std::string, std::string> cases = {{"train.on_nonfinite=stop", "step 2: the "},
+                                                    {"train.skip_limit=3", "step 4: 3 steps in a row"}};
+  for (const auto& [setting, said] : cases) {
+    fs::remove_all(folder_ / "out");
+    const ToolResult result = train("out", broken + setting);
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_NE(result.err.find("blt_train: " + said), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("is not finite"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("it read " + (folder_ / "").string()), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("What was trained is saved in"), std::string::npos) << result.err;
+    EXPECT_NE(content_of(folder_ / "out/metrics.jsonl").find("\"skipped\":\"nonfinite\",\"documents\":["),
+              std::string::npos);
+    EXPECT_TRUE(fs::exists(folder_ / "out/latest/manifest.json"));
+  }
+  // Fewer than the limit are told in the end.
+  fs::remove_all(folder_ / "out");
+  const ToolResult result = train("out", broken);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("\n  skipped     9 steps changed nothing"), std::string::npos) << result.err;
 }
 
 TEST_F(BltTrainResume, PrintsTheConfigWithItsCosts) {

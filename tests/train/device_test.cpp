@@ -265,7 +265,6 @@ TEST(LooksBehind, ChangeNoNumberOfARunThatSkipsSteps) {
     Blt model(small_config());
     const TemporaryFolder folder;
     TrainConfig config = quick(12);
-    config.on_nonfinite = OnNonfinite::kSkip;
     config.log_every = 5;
     config.checkpoint_every = 4;
     Trainer trainer = broken_at(model, config, behind, folder.path(), {2, 3, 5, 8, 11});
@@ -279,12 +278,18 @@ TEST(LooksBehind, ChangeNoNumberOfARunThatSkipsSteps) {
   for (size_t i = 0; i < weights[0].size(); ++i) EXPECT_TRUE(torch::equal(weights[0][i], weights[1][i])) << i;
 }
 
+TrainConfig stopping() {
+  TrainConfig config = quick(12);
+  config.on_nonfinite = OnNonfinite::kStop;
+  return config;
+}
+
 TEST(LooksBehind, StopAStepLaterWithTheStepNamedAndWhatWasTrainedSaved) {
   for (const int64_t behind : {0, 1}) {
     torch::manual_seed(3);
     Blt model(small_config());
     const TemporaryFolder folder;
-    Trainer trainer = broken_at(model, quick(12), behind, folder.path(), {4});
+    Trainer trainer = broken_at(model, stopping(), behind, folder.path(), {4});
     EXPECT_MESSAGE(trainer.run(), "step 4: the loss is not finite (nan); it read line 2");
     EXPECT_EQ(trainer.step(), 4 + behind);
     const json state = json::parse(content_of(folder / "latest" / "trainer_state.json"));
@@ -298,7 +303,7 @@ TEST(LooksBehind, CountStepsThatWereSkippedMeanwhile) {
   torch::manual_seed(3);
   Blt model(small_config());
   const TemporaryFolder folder;
-  Trainer trainer = broken_at(model, quick(12), 1, folder.path(), {4, 5});
+  Trainer trainer = broken_at(model, stopping(), 1, folder.path(), {4, 5});
   EXPECT_MESSAGE(trainer.run(), "step 4: the loss is not finite");
   const json state = json::parse(content_of(folder / "latest" / "trainer_state.json"));
   EXPECT_EQ(state["step"], 5);
@@ -367,7 +372,7 @@ TEST_F(OnCuda, ARunSkipsAndStopsAsOnTheCpu) {
     if (++calls == 4) value.sum = value.sum * std::numeric_limits<double>::quiet_NaN();
     return value;
   };
-  Trainer trainer(quick(12), std::move(parts));
+  Trainer trainer(stopping(), std::move(parts));
   EXPECT_MESSAGE(trainer.run(), "step 4: the loss is not finite");
   EXPECT_EQ(trainer.step(), 5);
 }

@@ -122,7 +122,9 @@ TEST(Trainer, EndsWithTheStepNamedWhenALossIsNotFinite) {
     if (++calls == 4) value.sum = value.sum * std::numeric_limits<double>::quiet_NaN();
     return value;
   };
-  Trainer trainer(quick(10), std::move(parts));
+  TrainConfig config = quick(10);
+  config.on_nonfinite = OnNonfinite::kStop;
+  Trainer trainer(config, std::move(parts));
   try {
     trainer.run();
     FAIL() << "no error";
@@ -143,9 +145,7 @@ TEST(Trainer, SkipsAndCountsStepsThatAreNotFinite) {
       if (broken && ++calls == 1) value.sum = value.sum * std::numeric_limits<double>::quiet_NaN();
       return value;
     };
-    TrainConfig config = quick(broken ? 4 : 3);
-    config.on_nonfinite = OnNonfinite::kSkip;
-    Trainer trainer(config, std::move(parts));
+    Trainer trainer(quick(broken ? 4 : 3), std::move(parts));
     EXPECT_EQ(trainer.run(), Trainer::Outcome::kFinished);
     EXPECT_EQ(trainer.skipped(), broken ? 1 : 0);
     for (const auto& parameter : model->parameters()) results[broken].push_back(parameter.detach().clone());
@@ -163,7 +163,6 @@ TEST(Trainer, NamesTheTextOfAStepThatWasSkipped) {
   const blt_test::TemporaryFolder folder;
   TrainConfig config = quick(4);
   config.accumulate = 2;
-  config.on_nonfinite = OnNonfinite::kSkip;
   for (const bool in_the_loss : {false, true}) {  // else in the gradient alone
     TrainerParts parts = parts_for(model, {Batch::pack({first, second}), Batch::pack({third})});
     parts.output = folder / (in_the_loss ? "loss" : "gradient");
@@ -208,7 +207,6 @@ TEST(Trainer, EndsWhereTooManyStepsInARowAreSkipped) {
   torch::manual_seed(3);
   Blt model(small_config());
   TrainConfig config = quick(40);
-  config.on_nonfinite = OnNonfinite::kSkip;
   config.skip_limit = 3;
   Trainer trainer = trainer_with(model, config, [](int call) {
     return call % 5 < 2 || call > 20 ? std::numeric_limits<double>::quiet_NaN() : 1.0;

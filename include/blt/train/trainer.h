@@ -41,7 +41,7 @@ struct TensorShare;
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
 enum class OnNonfinite {
   kStop,  // the run saves, and ends with an error that names the step
-  kSkip,  // the run goes on with the next step; skipped steps are counted
+  kSkip,  // the run goes on with the next step, until skip_limit in a row were skipped
 };
 template <>
 struct EnumNames<OnNonfinite> {
@@ -81,7 +81,7 @@ struct TrainConfig {
   Compute compute = Compute::kFloat32;
   double max_grad_norm = 1.0;
   std::optional<double> peak_tflops = {};
-  OnNonfinite on_nonfinite = OnNonfinite::kStop;
+  OnNonfinite on_nonfinite = OnNonfinite::kSkip;
   SpikeConfig spike = {};
   int64_t skip_limit = 10;
   std::vector<std::string> recompute = {};
@@ -112,7 +112,8 @@ struct TrainConfig {
         "model FLOPs' share of it. None: no share.",
         above(0));
     field("on_nonfinite", self.on_nonfinite,
-          "At a loss or gradient that is NaN or infinite: stop the run, or skip the step.");
+          "At a loss or gradient that is NaN or infinite, on any rank: skip the step on all of them, which "
+          "changes nothing, counts, and ends the run at skip_limit; or stop the run at once.");
     field("spike", self.spike, "Steps whose loss is far above those before.");
     field(
         "skip_limit", self.skip_limit,
