@@ -25,6 +25,7 @@
 #include "train/run_lock.h"
 #include "train/run_models.h"
 #include "train/run_start.h"
+#include "train/same_run.h"
 
 namespace blt {
 namespace {
@@ -182,6 +183,16 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, at
   return make_trainer(config.train, std::move(parts), checkpoint);
 }
 
+// Another number of ranks, or of batches, is the user's to choose; one that was not meant is hard to see later.
+void warn_of_other_steps(const Checkpoints& checkpoints, const RunConfig& config, int64_t ranks) {
+  const std::string change = checkpoints.blt ? change_of_step_size(*checkpoints.blt, config, ranks, "train")
+                             : checkpoints.entropy_model ? change_of_step_size(*checkpoints.entropy_model,
+                                                                               entropy_model_settings(config),
+                                                                               ranks, "entropy_model.train")
+                                                         : "";
+  if (!change.empty()) log_warning(change);
+}
+
 void check_a_step(Trainer& trainer) {
   const auto start = std::chrono::steady_clock::now();
   const StepStats stats = trainer.train_step();
@@ -207,6 +218,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
   Models models = make_models(config, options.init);
   const CostContext context = cost_context(config);  // before the wanted mean length becomes a threshold
   restore(checkpoints, config, models);
+  if (group->is_first()) warn_of_other_steps(checkpoints, config, group->size());
 
   if (models.train_entropy_model && !checkpoints.blt) {
     const auto trainer = entropy_model_trainer(entropy_model_settings(config), models.entropy_model, device,

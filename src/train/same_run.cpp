@@ -4,13 +4,17 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
+#include "blt/base/files.h"
+#include "blt/data/state.h"
 #include "io/hf_config.h"
+#include "train/checkpoint.h"
 
 namespace blt {
 namespace {
@@ -61,6 +65,34 @@ void require_same(const fs::path& checkpoint, const RunSettings& settings, const
                     checkpoint.string(), changes));
 }
 
+// The batches of a step, on all ranks.
+struct StepSize {
+  int64_t ranks = 1, accumulate = 1;
+
+  int64_t batches() const { return ranks * accumulate; }
+};
+
+// "2 ranks x 4 batches x 16384 bytes = 131072 bytes"
+std::string to_text(const StepSize& step, const DataConfig& data) {
+  const bool in_patches = data.batch_patches && !data.batch_bytes;
+  const int64_t batch =
+      in_patches ? *data.batch_patches : data.batch_bytes.value_or(DataConfig::kDefaultBatchBytes);
+  const char* unit = in_patches ? "patches" : "bytes";
+  return fmt::format("{} rank{} x {} batch{} x {} {} = {} {}", step.ranks, step.ranks == 1 ? "" : "s",
+                     step.accumulate, step.accumulate == 1 ? "" : "es", batch, unit, step.batches() * batch,
+                     unit);
+}
+
+// What makes so many batches with so many ranks, or as nearly as can be. setting: train.accumulate
+std::string advice(int64_t batches, int64_t ranks, const std::string& setting) {
+  const int64_t fewer = batches / ranks;
+  if (batches % ranks == 0) return fmt::format("{}={} keeps the size", setting, fewer);
+  const std::string near =
+      fewer > 0 ? fmt::format("{} and {} are nearest", fewer, fewer + 1) : "1 is nearest";
+  return fmt::format("with {} ranks no {} keeps the size ({}); a number of ranks that divides {} does", ranks,
+                     setting, near, batches);
+}
+
 }  // namespace
 
 void require_same_run(const fs::path& checkpoint, const RunSettings& settings, const ModelConfig& model) {
@@ -71,6 +103,30 @@ void require_same_run(const fs::path& checkpoint, const RunSettings& settings,
                       const EntropyModelConfig& entropy_model) {
   require_same(checkpoint, settings, read_entropy_model_config(checkpoint), as_read_back(entropy_model),
                "entropy_model.");
+}
+
+std::string change_of_step_size(const fs::path& checkpoint, const RunSettings& settings, int64_t ranks,
+                                std::string_view train) {
+  const TrainConfig then = load_config<RunSettings>(checkpoint / "run.yaml").train, &now = settings.train;
+  const fs::path file = checkpoint / kTrainerStateFile;
+  const StateReader state(read_file(file), file.string());
+  const int64_t first = state.integer("step"), ranks_then = state.integer("ranks");
+  std::set<int64_t> changes = {first};  // where either number of batches may be another
+  for (const TrainConfig* config : {&then, &now})
+    for (const AccumulateFrom& from : config->accumulate_from) changes.insert(from.step);
+  for (const int64_t step : changes) {
+    const StepSize before{ranks_then, then.accumulate_at(step)}, after{ranks, now.accumulate_at(step)};
+    if (step < first || step >= now.steps || before.batches() == after.batches()) continue;
+    const bool is_of_a_list = now.accumulate_at(step) != now.accumulate || step > first;
+    return fmt::format(
+        "from step {} on a step is of another size than in the run of {}: {}, where it was {}, and the "
+        "learning "
+        "rate was chosen for that; {}",
+        step + 1, checkpoint.string(), to_text(after, settings.data), to_text(before, settings.data),
+        advice(before.batches(), ranks,
+               fmt::format("{}.{}", train, is_of_a_list ? "accumulate_from: batches" : "accumulate")));
+  }
+  return "";
 }
 
 }  // namespace blt

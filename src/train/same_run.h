@@ -1,7 +1,10 @@
 // Whether a checkpoint can go on with the settings of today.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <string>
+#include <string_view>
 
 #include "blt/io/model_dir.h"
 #include "blt/train/run_config.h"
@@ -14,5 +17,10 @@ void require_same_run(const std::filesystem::path& checkpoint, const RunSettings
                       const ModelConfig& model);
 void require_same_run(const std::filesystem::path& checkpoint, const RunSettings& settings,
                       const EntropyModelConfig& entropy_model);
+
+// What to tell the user where so many ranks, with these settings, take steps of another size than the run that the checkpoint is of would have
+// taken from there on: both sizes, and what keeps the size. Empty where they are the same. train: the path of settings.train in the config.
+std::string change_of_step_size(const std::filesystem::path& checkpoint, const RunSettings& settings,
+                                int64_t ranks, std::string_view train);
 
 }  // namespace blt

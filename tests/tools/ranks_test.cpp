@@ -110,6 +110,12 @@ TEST_F(BltTrainRanks, GoesOnBitForBitWithTheSameRanksAndWithOthersToo) {
     fs::remove_all(folder_ / cut / "step_00000008");
     const ToolResult alone = train(cut, layers + "--resume auto train.steps=6");
     ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    EXPECT_NE(
+        alone.err.find("1 rank x 2 batches x 256 bytes = 512 bytes, where it was 2 ranks x 2 batches x 256 "
+                       "bytes = 1024 bytes"),
+        std::string::npos)
+        << alone.err;
+    EXPECT_NE(alone.err.find("train.accumulate=4 keeps the size"), std::string::npos) << alone.err;
     const ToolResult three = train(cut, layers + "--resume auto --nproc 3 " + settings.at(after));
     ASSERT_EQ(three.exit_code, 0) << three.err;
     EXPECT_NEAR(validated(cut), validated("whole_none"), 0.1 * validated("whole_none")) << cut;
@@ -152,6 +158,7 @@ TEST_F(BltTrainRanks, AnyNumberOfRanksGoesOnWithTheLossesOfOne) {
     for (const std::string& stage : stages) {
       const ToolResult result = train("many", text + state + stage);
       ASSERT_EQ(result.exit_code, 0) << result.err;
+      EXPECT_EQ(result.err.find("of another size"), std::string::npos) << result.err;
     }
     const std::map<int64_t, double> found = losses("many");
     ASSERT_EQ(found.size(), 9u);

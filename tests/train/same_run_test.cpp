@@ -2,8 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "blt/base/config_io.h"
 #include "blt/base/files.h"
+#include "blt/data/state.h"
 #include "blt/io/model_content.h"
 #include "message.h"
 #include "temporary_folder.h"
@@ -35,6 +40,73 @@ TEST(SameRun, BytesThatTheEntropyModelReadsAtOnceMayChangeOnTheCpuAlone) {
       EXPECT_MESSAGE(require_same_run(folder.path(), now, shape),
                      "data.entropy_batch_bytes was 16384, is 8192");
   }
+}
+
+// What a run says that goes on from a checkpoint of so many ranks with `then`.
+std::string change_after(int64_t ranks_then, const TrainConfig& then, int64_t ranks, const TrainConfig& now,
+                         const DataConfig& data = {}) {
+  const blt_test::TemporaryFolder folder;
+  RunSettings settings;
+  settings.data = data;
+  settings.data.sources.resize(1);
+  settings.data.sources[0].paths = {"text.txt"};
+  settings.train = then;
+  write_file(folder / "run.yaml", to_yaml(settings));
+  StateWriter state;
+  state.put("step", 100);
+  state.put("ranks", ranks_then);
+  write_file(folder / "trainer_state.json", state.json());
+  settings.train = now;
+  std::string said = change_of_step_size(folder.path(), settings, ranks, "train");
+  if (const size_t at = said.find(folder.path().string()); at != said.npos)
+    said.replace(at, folder.path().string().size(), "FOLDER");
+  return said;
+}
+
+TrainConfig accumulating(int64_t batches, std::vector<AccumulateFrom> later = {}) {
+  TrainConfig config;
+  config.accumulate = batches;
+  config.accumulate_from = std::move(later);
+  return config;
+}
+
+TEST(ChangeOfStepSize, NamesBothSizesAndWhatKeepsIt) {
+  EXPECT_EQ(
+      change_after(4, accumulating(2), 2, accumulating(2)),
+      "from step 101 on a step is of another size than in the run of FOLDER: 2 ranks x 2 batches x 16384 "
+      "bytes = 65536 bytes, where it was 4 ranks x 2 batches x 16384 bytes = 131072 bytes, and the "
+      "learning rate was chosen for that; train.accumulate=4 keeps the size");
+  EXPECT_NE(change_after(4, accumulating(2), 3, accumulating(2))
+                .find("; with 3 ranks no train.accumulate keeps the size (2 and 3 are nearest); a number of "
+                      "ranks that divides 8 does"),
+            std::string::npos);
+  EXPECT_NE(change_after(2, accumulating(1), 3, accumulating(1)).find("(1 is nearest)"), std::string::npos);
+  EXPECT_NE(change_after(1, accumulating(1), 1, accumulating(3))
+                .find(": 1 rank x 3 batches x 16384 bytes = 49152 bytes, where it was 1 rank x 1 batch x "),
+            std::string::npos);
+  DataConfig data;
+  data.batch_patches = 100;
+  EXPECT_NE(change_after(2, accumulating(1), 1, accumulating(1), data)
+                .find("1 rank x 1 batch x 100 patches = 100 patches, where it was 2 ranks"),
+            std::string::npos);
+}
+
+TEST(ChangeOfStepSize, IsNoneWhereRanksAndBatchesMakeTheSame) {
+  EXPECT_EQ(change_after(4, accumulating(2), 4, accumulating(2)), "");
+  EXPECT_EQ(change_after(4, accumulating(2), 8, accumulating(1)), "");
+  EXPECT_EQ(change_after(4, accumulating(2), 1, accumulating(8)), "");
+  // What steps before the checkpoint were does not count, nor what comes after the last one.
+  EXPECT_EQ(change_after(2, accumulating(1, {{50, 4}}), 1, accumulating(8)), "");
+  TrainConfig short_one = accumulating(2, {{500, 7}});
+  short_one.steps = 400;
+  EXPECT_EQ(change_after(2, accumulating(1), 1, short_one), "");
+}
+
+TEST(ChangeOfStepSize, LooksAtLaterStepsToo) {
+  const std::string said = change_after(2, accumulating(1, {{500, 4}}), 1, accumulating(2, {{500, 4}}));
+  EXPECT_NE(said.find("from step 501 on"), std::string::npos) << said;
+  EXPECT_NE(said.find("; train.accumulate_from: batches=8 keeps the size"), std::string::npos) << said;
+  EXPECT_EQ(change_after(2, accumulating(1, {{500, 4}}), 1, accumulating(2, {{500, 8}})), "");
 }
 
 }  // namespace
