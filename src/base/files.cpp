@@ -148,6 +148,10 @@ void AppendFile::append(std::string_view text) {
   }
 }
 
+void AppendFile::sync() {
+  if (fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP) fail(path_, "write", errno);
+}
+
 AtomicDirectory::AtomicDirectory(fs::path final_path) : final_(std::move(final_path)) {
   if (!final_.has_filename()) final_ = final_.parent_path();  // "run/" is "run"
   temporary_ = temporary_name(final_);

@@ -58,23 +58,33 @@ WrittenRanges write_own(const CheckpointJob& job, const fs::path& folder) {
 
 // A disk that is full may not take the reason.
 void mark_failed(const Marks& marks, int64_t rank, const std::string& why) {
+  std::error_code ignored;
+  fs::resize_file(marks.begun(rank), 0, ignored);
   try {
     AppendFile(marks.begun(rank)).append(why);
   } catch (const Error&) {
   }
-  std::error_code ignored;
   fs::rename(marks.begun(rank), marks.failed(rank), ignored);
+}
+
+// It is closed before it has its name: on a network's file system others see only then what is in it.
+void mark_done(const Marks& marks, int64_t rank, const WrittenRanges& ranges) {
+  {
+    AppendFile mark(marks.begun(rank));
+    mark.append(to_json(ranges));
+    mark.sync();
+  }
+  fs::rename(marks.begun(rank), marks.done(rank));
 }
 
 // Of a rank that is not the first.
 void write_with_others(CheckpointJob& job, const std::atomic<bool>& hurry) {
   const Marks marks{job.output / job.temporary};
   try {
-    AppendFile begun(marks.begun(job.rank));
+    { const AppendFile begun(marks.begun(job.rank)); }  // while there is room
     const WrittenRanges ranges = write_own(job, marks.folder);
     job.shares.clear();  // the memory
-    begun.append(to_json(ranges));
-    fs::rename(marks.begun(job.rank), marks.done(job.rank));
+    mark_done(marks, job.rank, ranges);
   } catch (const std::exception& e) {
     mark_failed(marks, job.rank, e.what());
     wait_until([&] { return !is_there(marks.folder); }, job.timeout_s, hurry);

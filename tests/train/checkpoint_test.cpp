@@ -2,9 +2,17 @@
 #include "train/checkpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/inotify.h>
 #include <torch/torch.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <fstream>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "blt/base/error.h"
 #include "blt/io/safetensors.h"
@@ -178,6 +186,51 @@ TEST(Checkpoint, IsAbsentWhereARankCannotWriteItsPart) {
   EXPECT_FALSE(saved[0].is_there);
   EXPECT_NE(saved[0].failure.find("model.safetensors: cannot write: Is a directory"), std::string::npos)
       << saved[0].failure;
+}
+
+// What happened in a folder, in its order: "closed NAME", of files that were written, and "named NAME".
+class FolderWatch {
+ public:
+  explicit FolderWatch(const fs::path& folder) {
+    if (inotify_add_watch(descriptor_, folder.c_str(), IN_CLOSE_WRITE | IN_MOVED_TO) < 0)
+      throw std::runtime_error("inotify_add_watch failed");
+  }
+  ~FolderWatch() { close(descriptor_); }
+  FolderWatch(const FolderWatch&) = delete;
+  FolderWatch& operator=(const FolderWatch&) = delete;
+
+  std::vector<std::string> events() const {
+    std::vector<std::string> result;
+    alignas(inotify_event) std::array<char, 1 << 16> buffer;
+    const ssize_t count = read(descriptor_, buffer.data(), buffer.size());
+    for (ssize_t place = 0; place < count;) {
+      const auto* event = reinterpret_cast<const inotify_event*>(buffer.data() + place);
+      const std::string kind = (event->mask & IN_MOVED_TO) != 0 ? "named " : "closed ";
+      if (event->len > 0) result.push_back(kind + event->name);
+      place += static_cast<ssize_t>(sizeof(inotify_event)) + event->len;
+    }
+    return result;
+  }
+
+ private:
+  int descriptor_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+};
+
+// On a network's file system the first rank may read an empty file before that.
+TEST(Checkpoint, HasMarksOfRanksThatAreClosedBeforeTheyHaveTheirNames) {
+  const blt_test::TemporaryFolder folder;
+  std::unique_ptr<FolderWatch> watch;
+  const auto saved = write_with(
+      2, folder.path(), [&](int64_t rank) { return equal_shares(kModelFile, some_tensors(), rank, 2); },
+      [&](int64_t rank, CheckpointJob& job) {
+        if (rank == 0) watch = std::make_unique<FolderWatch>(folder / job.temporary);
+      });
+  EXPECT_TRUE(saved[0].is_there) << saved[0].failure;
+  const std::vector<std::string> events = watch->events();
+  const auto named = std::find(events.begin(), events.end(), "named .rank_1.done");
+  ASSERT_NE(named, events.end());
+  EXPECT_EQ(std::count(events.begin(), named, "closed .rank_1"), 2);  // made, and filled
+  EXPECT_EQ(std::count(events.begin(), events.end(), "closed .rank_1.done"), 0);
 }
 
 TEST(Checkpoint, IsDamagedWhereAnyBitIsNotWhatWasWritten) {

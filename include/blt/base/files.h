@@ -43,6 +43,7 @@ class AppendFile {
   AppendFile& operator=(const AppendFile&) = delete;
 
   void append(std::string_view text);
+  void sync();  // all of it is on the disk when it returns
 
  private:
   std::filesystem::path path_;
