@@ -95,11 +95,14 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::string not_saved(const std::filesystem::path& output, int64_t step, const std::string& why) {
-  const std::vector<std::filesystem::path> found = list_checkpoints(output);
+// newest: the newest whole checkpoint, empty where there is none.
+std::string not_saved(int64_t step, const std::string& why, const std::filesystem::path& newest) {
+  std::error_code ignored;
   return fmt::format("step {}: the checkpoint was not saved: {}; {}", step, why,
-                     found.empty() ? "there is no earlier one"
-                                   : fmt::format("the last whole one is {}", found.front().string()));
+                     newest.empty() ? "there is no earlier one"
+                     : std::filesystem::exists(newest, ignored)
+                         ? fmt::format("the last whole one is {}", newest.string())
+                         : fmt::format("the last whole one, {}, is not there now", newest.string()));
 }
 
 // The first few.
@@ -488,13 +491,16 @@ std::string Trainer::state_json(const std::vector<std::string>& places) const {
 }
 
 void Trainer::report(const SavedCheckpoint& saved) {
-  if (!saved.is_there) ++failed_saves_;
+  if (saved.is_there)
+    newest_whole_ = saved.path;
+  else
+    ++failed_saves_;
   if (!parallel_->group().is_first()) return;
   if (!saved.is_there) {
     const int64_t every = config_.checkpoint_every;
     const int64_t next = every > 0 ? std::min((step_ / every + 1) * every, config_.steps) : config_.steps;
     log_warning(fmt::format("{}; the training goes on, and the next one is due at step {}",
-                            not_saved(parts_.output, saved.step, saved.failure), std::max(next, step_)));
+                            not_saved(saved.step, saved.failure, newest_whole_), std::max(next, step_)));
     return;
   }
   log_info(fmt::format("saved {}", saved.path.string()));
@@ -515,7 +521,7 @@ void Trainer::finish_saving() {
       return;
     }
     ++failed_saves_;
-    const std::string message = not_saved(parts_.output, step_, *failure);
+    const std::string message = not_saved(step_, *failure, newest_whole_);
     if (tries >= config_.last_save_tries) throw Error(message);
     const std::chrono::seconds pause(int64_t{1} << (tries - 1));
     if (group.is_first()) log_warning(fmt::format("{}; it is tried again in {} s", message, pause.count()));
@@ -566,6 +572,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
     throw Error(
         fmt::format("{}: is of step {}, but other ranks see another checkpoint: all need the same files",
                     checkpoint.string(), step_));
+  newest_whole_ = checkpoint;
   // A checkpoint from elsewhere is not one of this run's.
   std::error_code ignored;
   if (std::filesystem::equivalent(checkpoint.parent_path(), parts_.output, ignored)) saved_step_ = step_;

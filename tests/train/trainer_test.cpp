@@ -430,6 +430,17 @@ TEST_F(FailingSaves, OfTheLastStepEndTheRunWhereTheyGoOnFailing) {
   EXPECT_FALSE(is_there("5"));
 }
 
+// What is newer than the checkpoint that it went on from was damaged, and passed over.
+TEST_F(FailingSaves, NameTheCheckpointThatTheRunWentOnFrom) {
+  trainer(4, 1, [](int) { return false; }).run();
+  std::filesystem::remove(folder_ / "run/step_00000004/manifest.json");
+  Trainer failing = trainer(3, 1, [](int) { return true; });
+  failing.resume(folder_ / "run/step_00000002");
+  EXPECT_MESSAGE(failing.run(),
+                 "step 3: the checkpoint was not saved: the disk is full; the last whole one is " +
+                     (folder_ / "run/step_00000002").string());
+}
+
 TEST_F(FailingSaves, WhereTheFolderIsGoneForAWhile) {
   int step = 0;
   const auto away = folder_ / "away";
@@ -448,7 +459,8 @@ TEST_F(FailingSaves, WhereTheFolderIsGoneForAWhile) {
       EXPECT_TRUE(failing.save());
       EXPECT_MESSAGE(failing.finish_saving(),
                      "step 4: the checkpoint was not saved: " + (folder_ / "run/step_00000004").string() +
-                         ": cannot write: No such file or directory; there is no earlier one");
+                         ": cannot write: No such file or directory; the last whole one, " +
+                         (folder_ / "run/step_00000002").string() + ", is not there now");
       std::filesystem::rename(away, folder_ / "run");
     }
   }

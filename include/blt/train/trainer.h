@@ -315,9 +315,10 @@ class Trainer {
   std::vector<Look> looks_;       // of the steps that nobody has looked at yet
   int64_t step_ = 0, skipped_ = 0, failed_saves_ = 0;
   int64_t skipped_in_row_ = 0;
-  std::optional<int64_t> saved_step_;  // of the newest checkpoint in parts_.output, or of the one under way
-  SaveTimes save_times_;               // of the last one
-  int64_t best_step_ = 0;              // 0: not validated yet
+  std::optional<int64_t> saved_step_;   // of the newest checkpoint in parts_.output, or of the one under way
+  std::filesystem::path newest_whole_;  // of the checkpoints that are known to be whole; empty: none
+  SaveTimes save_times_;                // of the last one
+  int64_t best_step_ = 0;               // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
   std::unique_ptr<Ema> ema_;  // null: no average
   std::unique_ptr<CheckpointWriter> writer_;
