@@ -28,8 +28,10 @@ void point(const fs::path& link, const std::string& target) {
   fs::remove(fresh, error);
   fs::create_directory_symlink(target, fresh, error);
   if (!error) fs::rename(fresh, link, error);
-  if (error)
-    throw Error(fmt::format("{}: cannot be pointed at {}: {}", link.string(), target, error.message()));
+  if (!error) return;
+  std::error_code ignored;
+  fs::remove(fresh, ignored);
+  throw Error(fmt::format("{}: cannot be pointed at {}: {}", link.string(), target, error.message()));
 }
 
 // A folder that is being removed must not look like a checkpoint when the process ends half way.
@@ -45,18 +47,27 @@ void remove_checkpoint(const fs::path& folder) {
 
 std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
 
-void apply_policy(const fs::path& output, int64_t step, const KeepPolicy& keep) {
-  point(output / "latest", checkpoint_name(step));
+std::string apply_policy(const fs::path& output, int64_t step, const KeepPolicy& keep) {
+  std::string problem;
+  const auto try_to_point = [&](const char* link, const std::string& target) {
+    try {
+      point(output / link, target);
+    } catch (const Error& e) {
+      problem += fmt::format("{}{}", problem.empty() ? "" : "; ", e.what());
+    }
+  };
+  try_to_point("latest", checkpoint_name(step));
   const std::string best = checkpoint_name(keep.best_step);
   std::error_code ignored;
-  if (keep.best_step > 0 && fs::exists(output / best, ignored)) point(output / "best", best);
-  if (keep.newest == 0) return;
+  if (keep.best_step > 0 && fs::exists(output / best, ignored)) try_to_point("best", best);
+  if (keep.newest == 0) return problem;
   int64_t newest = 0;
   for (const fs::path& folder : list_checkpoints(output)) {
     const int64_t of = *checkpoint_step(folder);
     if (of > step || newest++ < keep.newest) continue;
     if (of != keep.best_step && (keep.every == 0 || of % keep.every != 0)) remove_checkpoint(folder);
   }
+  return problem;
 }
 
 void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const KeepPolicy& keep) {
@@ -68,7 +79,8 @@ void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const
     if (unfinished || name == ".latest.new" || name == ".best.new") leftovers.push_back(entry.path());
   }
   for (const fs::path& leftover : leftovers) fs::remove_all(leftover, error);
-  if (step) apply_policy(output, *step, keep);
+  const std::string problem = step ? apply_policy(output, *step, keep) : "";
+  if (!problem.empty()) log_warning(problem);
 }
 
 std::optional<int64_t> checkpoint_step(const fs::path& folder) {

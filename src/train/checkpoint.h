@@ -23,10 +23,12 @@ constexpr const char* kEmaModelFile = "ema/model.safetensors";
 std::string checkpoint_name(int64_t step);
 
 // After the checkpoint of `step` has come, the newest that is whole (those after it are damaged, and not counted): points the links `latest`
-// and `best`, then removes what the policy does not keep. Throws blt::Error when a link cannot be pointed.
-void apply_policy(const std::filesystem::path& output, int64_t step, const KeepPolicy& keep);
+// and `best`, then removes what the policy does not keep. Gives why a link could not be pointed (a file system may have none); empty: all is done.
+[[nodiscard]] std::string apply_policy(const std::filesystem::path& output, int64_t step,
+                                       const KeepPolicy& keep);
 
-// Brings a folder in order after a process was killed while it wrote a checkpoint: leftovers go, links point where they should.
+// Brings a folder in order after a process was killed while it wrote a checkpoint: leftovers go, links point where they should, and one
+// that cannot is warned about.
 // step: of the newest whole checkpoint; none when there is none.
 void tidy_checkpoints(const std::filesystem::path& output, std::optional<int64_t> step,
                       const KeepPolicy& keep);

@@ -136,7 +136,7 @@ SavedCheckpoint write(CheckpointJob job, const std::atomic<bool>& hurry) {
     else
       write_with_others(job, hurry);
     saved.is_there = true;
-    if (job.rank == 0) apply_policy(job.output, job.step, job.keep);
+    if (job.rank == 0) saved.failure = apply_policy(job.output, job.step, job.keep);
   } catch (const std::exception& e) {
     saved.failure = e.what();
   }

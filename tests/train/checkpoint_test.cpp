@@ -188,6 +188,35 @@ TEST(Checkpoint, IsAbsentWhereARankCannotWriteItsPart) {
       << saved[0].failure;
 }
 
+// As on a file system without symbolic links: here folders stand in their way.
+TEST(Checkpoint, OldOnesGoWhereLinksCannotBeMade) {
+  const blt_test::TemporaryFolder folder;
+  for (const char* file : {"latest/file", "best/file", "step_00000001/a", "step_00000002/a"})
+    folder.write(file, "");
+  const auto names = [&] {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::directory_iterator(folder.path()))
+      found.push_back(entry.path().filename().string());
+    std::sort(found.begin(), found.end());
+    return found;
+  };
+  const KeepPolicy keep{.newest = 1, .best_step = 2};
+  const auto saved = write_with(
+      1, folder.path(), [&](int64_t) { return equal_shares(kModelFile, some_tensors(), 0, 1); },
+      [&](int64_t, CheckpointJob& job) { job.keep = keep; });
+  EXPECT_TRUE(saved[0].is_there);
+  for (const char* link :
+       {"latest: cannot be pointed at step_00000003", "best: cannot be pointed at step_00000002"})
+    EXPECT_NE(saved[0].failure.find(link), std::string::npos) << saved[0].failure;
+  EXPECT_EQ(names(), (std::vector<std::string>{"best", "latest", "step_00000002", "step_00000003"}));
+  // Nor do they keep a run from its start.
+  ::testing::internal::CaptureStderr();
+  tidy_checkpoints(folder.path(), 3, {.newest = 1});
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("latest: cannot be pointed at step_00000003"), std::string::npos) << said;
+  EXPECT_EQ(names(), (std::vector<std::string>{"best", "latest", "step_00000003"}));
+}
+
 // What happened in a folder, in its order: "closed NAME", of files that were written, and "named NAME".
 class FolderWatch {
  public:
