@@ -25,12 +25,18 @@ std::map<const c10::TensorImpl*, std::string> names_in_file(const ModelToSave& m
 
 }  // namespace
 
-Ema::Ema(const EmaConfig& config, const torch::nn::Module& model, Parallel& parallel)
-    : config_(config), model_(model), parallel_(parallel) {
+Ema::Ema(const EmaConfig& config, const torch::nn::Module& model, Parallel& parallel,
+         const Optimizer& optimizer)
+    : config_(config), model_(model), parallel_(parallel), optimizer_(optimizer) {
   const auto parameters = model.named_parameters();
   for (const auto& [name, own] : parallel.own_parameters())
     if (is_averaged(name, parameters[name]))
-      averages_[name] = own.to(gradient_type(own), /*non_blocking=*/false, /*copy=*/true);
+      averages_[name] = moved(name, own).to(gradient_type(own), /*non_blocking=*/false, /*copy=*/true);
+}
+
+at::Tensor Ema::moved(const std::string& name, const at::Tensor& own) const {
+  const at::Tensor master = optimizer_.master(name);
+  return master.defined() ? master.view(own.sizes()) : own;
 }
 
 bool Ema::is_averaged(const std::string& name, const at::Tensor& parameter) const {
@@ -44,7 +50,7 @@ void Ema::step(int64_t step, const at::Tensor& found_inf) {
   for (const auto& [name, own] : parallel_.own_parameters())
     if (const auto found = averages_.find(name); found != averages_.end()) {
       at::Tensor& average = found->second;
-      average.lerp_(own.to(average.scalar_type()), weight.to(average.scalar_type()));
+      average.lerp_(moved(name, own).to(average.scalar_type()), weight.to(average.scalar_type()));
     }
 }
 

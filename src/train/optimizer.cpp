@@ -219,6 +219,11 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
   }
 }
 
+at::Tensor Optimizer::master(const std::string& name) const {
+  const auto state = states_.find(name);
+  return state == states_.end() ? at::Tensor() : state->second.master;
+}
+
 int64_t Optimizer::state_bytes(const std::string& name, const at::Tensor& parameter) const {
   int64_t bytes = 0;
   for (const Kept& kept : rule_of(name, parameter).kept(is_table_name(name)))

@@ -168,7 +168,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
   name_traced(*parts_.model.module);
-  if (config_.ema) ema_ = std::make_unique<Ema>(*config_.ema, *parts_.model.module, *parallel_);
+  if (config_.ema) ema_ = std::make_unique<Ema>(*config_.ema, *parts_.model.module, *parallel_, optimizer_);
 }
 
 Trainer::~Trainer() = default;

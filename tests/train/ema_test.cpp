@@ -120,6 +120,56 @@ TEST(Ema, AveragesWhatALoopDoes) {
   }
 }
 
+// Steps that bfloat16 cannot show: its parameters stay where they are, and the averages do not.
+TEST(Ema, AveragesTheMastersOfBfloat16Parameters) {
+  const blt_test::TemporaryFolder folder;
+  TrainConfig config = quick(true);
+  config.compute = Compute::kBfloat16;
+  config.optimizer.learning_rate = 1e-6;
+  const auto masters_of = [](const Averaged& run) {
+    Parameters masters;
+    for (const OptimizerTensor& item : run.trainer->optimizer().state())
+      if (item.name.ends_with(".master"))
+        masters[item.name.substr(0, item.name.rfind('.'))] = item.tensor.to(torch::kDouble);
+    return masters;
+  };
+  const auto save = [](const Averaged& run) {
+    run.trainer->save();
+    run.trainer->finish_saving();
+  };
+  const Averaged alone = run_of(config, folder / "alone");
+  const Parameters start = masters_of(alone);
+  Parameters expected = start;
+  for (int64_t t = 0; t < 3; ++t) {
+    alone.trainer->train_step();
+    const double decay = std::min(0.3, (1.0 + static_cast<double>(t)) / (10.0 + static_cast<double>(t)));
+    for (const auto& [name, now] : masters_of(alone))
+      expected[name] = decay * expected[name] + (1 - decay) * now;
+  }
+  save(alone);
+  const auto furthest = [](const torch::Tensor& a, const torch::Tensor& b) {
+    return (a - b).abs().max().item<double>();
+  };
+  const Parameters averages = averages_in(folder / "alone/step_00000003");
+  for (const auto& [name, average] : expected) {
+    EXPECT_LE(furthest(averages.at(name), average), 2e-7) << name;
+    EXPECT_GE(furthest(averages.at(name), start.at(name)), 9e-7) << name;
+  }
+  EXPECT_EQ(expected.count(kTable), 1u);
+  // Parts of them, which ranks move.
+  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero3}) {
+    const auto output = folder / std::string(name(sharding));
+    in_group(2, [&](const std::shared_ptr<Group>& group) {
+      const Averaged run = run_of(config, output, group, {.sharding = sharding});
+      for (int64_t t = 0; t < 3; ++t) run.trainer->train_step();
+      save(run);
+    });
+    const Parameters divided = averages_in(output / "step_00000003");
+    for (const auto& [name, average] : expected)
+      EXPECT_LE(furthest(divided.at(name), average), 1e-5) << blt::name(sharding) << " " << name;
+  }
+}
+
 TEST(Ema, GoesOnBitForBit) {
   const blt_test::TemporaryFolder folder;
   for (const Compute compute : {Compute::kFloat32, Compute::kBfloat16}) {

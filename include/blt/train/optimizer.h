@@ -185,6 +185,8 @@ class Optimizer {
   // The same where this optimizer has parts of matrices that muon moves (src/train/whole_matrices.h). All ranks take the step together.
   void step(const Gradients& gradients, const ClipResult& clip, double factor, const WholeMatrices& matrices);
 
+  // Of this optimizer's part of a parameter, flat, or of all of it; undefined where there is none. Not copied, and there until load().
+  at::Tensor master(const std::string& name) const;
   // What moves a parameter.
   RuleKind rule_kind(const std::string& name, const at::Tensor& parameter) const;
   // What the rules keep of a parameter once it has been moved, in bytes, without its master.
