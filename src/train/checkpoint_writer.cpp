@@ -20,23 +20,31 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kLook(20);
 constexpr std::chrono::seconds kHurried(3);  // less than a launcher gives to ranks after one has failed
+constexpr const char* kIsItShared = "is the output folder shared by all ranks?";
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
 }
 
-// Waits until something is so; false when the time is over.
+using Word = CheckpointWriter::Word;
+using Limit = std::chrono::time_point<Clock, std::chrono::duration<double>>;
+
+// Waits until something is so; false when the time is over, or there is nothing to wait for any more.
 template <class Done>
-bool wait_until(const Done& done, double timeout_s, const std::atomic<bool>& hurry) {
-  const auto limit = Clock::now() + std::chrono::duration<double>(timeout_s);
+bool wait_until(const Done& done, Limit limit, const Word& word) {
   std::optional<Clock::time_point> hurried;
   while (!done()) {
-    if (hurry && !hurried) hurried = Clock::now() + kHurried;
+    if (word.stop) return false;
+    if (word.hurry && !hurried) hurried = Clock::now() + kHurried;
     if (Clock::now() > limit || (hurried && Clock::now() > *hurried)) return false;
     std::this_thread::sleep_for(kLook);
   }
   return true;
+}
+
+void throw_if_told(const Word& word) {
+  if (word.stop && !word.why.empty()) throw Error(word.why);
 }
 
 // The file that says how far a rank is, by its name. Renaming needs no room on the disk.
@@ -56,15 +64,16 @@ WrittenRanges write_own(const CheckpointJob& job, const fs::path& folder) {
   return write_shares(folder, files, job.shares, job.rank, /*with_headers=*/job.rank == 0);
 }
 
-// A disk that is full may not take the reason.
-void mark_failed(const Marks& marks, int64_t rank, const std::string& why) {
-  std::error_code ignored;
-  fs::resize_file(marks.begun(rank), 0, ignored);
+// Whether the first rank will see it; a disk that is full may not take the reason.
+bool mark_failed(const Marks& marks, int64_t rank, const std::string& why) {
+  std::error_code error;
+  fs::resize_file(marks.begun(rank), 0, error);
   try {
     AppendFile(marks.begun(rank)).append(why);
   } catch (const Error&) {
   }
-  fs::rename(marks.begun(rank), marks.failed(rank), ignored);
+  fs::rename(marks.begun(rank), marks.failed(rank), error);
+  return !error;
 }
 
 // It is closed before it has its name: on a network's file system others see only then what is in it.
@@ -78,32 +87,40 @@ void mark_done(const Marks& marks, int64_t rank, const WrittenRanges& ranges) {
 }
 
 // Of a rank that is not the first.
-void write_with_others(CheckpointJob& job, const std::atomic<bool>& hurry) {
+void write_with_others(CheckpointJob& job, const Word& word, std::string& unheard) {
   const Marks marks{job.output / job.temporary};
   try {
     { const AppendFile begun(marks.begun(job.rank)); }  // while there is room
+  } catch (const Error& e) {
+    unheard = fmt::format("{}; {}", e.what(), kIsItShared);
+    throw;
+  }
+  try {
     const WrittenRanges ranges = write_own(job, marks.folder);
     job.shares.clear();  // the memory
     mark_done(marks, job.rank, ranges);
   } catch (const std::exception& e) {
-    mark_failed(marks, job.rank, e.what());
-    wait_until([&] { return !is_there(marks.folder); }, job.timeout_s, hurry);
+    // Where the folder has gone, the first rank has failed, and said why.
+    if (!mark_failed(marks, job.rank, e.what()) && is_there(marks.folder)) unheard = e.what();
     throw;
   }
-  if (!wait_until([&] { return !is_there(marks.folder); }, job.timeout_s, hurry))
-    throw Error(fmt::format("rank 0 did not finish it within {:g} s", job.timeout_s));
+  wait_until([&] { return !is_there(marks.folder); }, Limit::max(), word);
+  throw_if_told(word);
   if (!is_there(job.output / checkpoint_name(job.step))) throw Error("rank 0 could not finish it");
 }
 
 // What all other ranks have written.
-WrittenRanges ranges_of_others(const CheckpointJob& job, const Marks& marks, const std::atomic<bool>& hurry) {
+WrittenRanges ranges_of_others(const CheckpointJob& job, const Marks& marks, const Word& word) {
+  const Limit limit = Clock::now() + std::chrono::duration<double>(job.timeout_s);
   WrittenRanges all;
   for (int64_t rank = 1; rank < job.ranks; ++rank) {
     const fs::path done = marks.done(rank), failed = marks.failed(rank);
-    if (!wait_until([&] { return is_there(done) || is_there(failed); }, job.timeout_s, hurry))
-      throw Error(
-          fmt::format("rank {} has not written its part within {:g} s after rank 0 had (parallel.timeout_s)",
-                      rank, job.timeout_s));
+    if (!wait_until([&] { return is_there(done) || is_there(failed); }, limit, word)) {
+      throw_if_told(word);
+      throw Error(fmt::format(
+          "rank {} has not written its part within {:g} s after rank 0 had (parallel.timeout_s); {}", rank,
+          job.timeout_s, kIsItShared));
+    }
     if (is_there(failed)) {
       const std::string why = read_file(failed);
       throw Error(fmt::format("rank {}: {}", rank, why.empty() ? "cannot write its part, nor say why" : why));
@@ -115,26 +132,26 @@ WrittenRanges ranges_of_others(const CheckpointJob& job, const Marks& marks, con
   return all;
 }
 
-void write_as_first(CheckpointJob& job, const std::atomic<bool>& hurry) {
+void write_as_first(CheckpointJob& job, const Word& word) {
   const std::shared_ptr<AtomicDirectory> directory =
       std::move(job.directory);  // without a commit it goes, first of all
   const fs::path folder = directory->path();
   WrittenRanges ranges = write_own(job, folder);
   job.shares.clear();
   job.write_rest(folder);
-  for (auto& [file, of_others] : ranges_of_others(job, Marks{folder}, hurry))
+  for (auto& [file, of_others] : ranges_of_others(job, Marks{folder}, word))
     ranges[file].insert(ranges[file].end(), of_others.begin(), of_others.end());
   write_manifest(folder, std::move(ranges));
   directory->commit();
 }
 
-SavedCheckpoint write(CheckpointJob job, const std::atomic<bool>& hurry) {
+SavedCheckpoint write(CheckpointJob job, const Word& word) {
   SavedCheckpoint saved{.step = job.step, .path = job.output / checkpoint_name(job.step)};
   try {
     if (job.rank == 0)
-      write_as_first(job, hurry);
+      write_as_first(job, word);
     else
-      write_with_others(job, hurry);
+      write_with_others(job, word, saved.unheard);
     saved.is_there = true;
     if (job.rank == 0) saved.failure = apply_policy(job.output, job.step, job.keep);
   } catch (const std::exception& e) {
@@ -146,13 +163,14 @@ SavedCheckpoint write(CheckpointJob job, const std::atomic<bool>& hurry) {
 }  // namespace
 
 CheckpointWriter::~CheckpointWriter() {
-  hurry_ = true;
+  word_.hurry = true;
   wait();
 }
 
 void CheckpointWriter::start(CheckpointJob job) {
+  word_.stop = false;
   writing_ = std::async(std::launch::async,
-                        [job = std::move(job), this]() mutable { return write(std::move(job), hurry_); });
+                        [job = std::move(job), this]() mutable { return write(std::move(job), word_); });
 }
 
 void CheckpointWriter::fail(int64_t step, std::string failure) {
@@ -161,15 +179,20 @@ void CheckpointWriter::fail(int64_t step, std::string failure) {
   writing_ = known.get_future();
 }
 
-std::optional<SavedCheckpoint> CheckpointWriter::finished() {
-  if (!writing_.valid() || writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
-    return std::nullopt;
-  return writing_.get();
-}
-
 std::optional<SavedCheckpoint> CheckpointWriter::wait() {
   if (!writing_.valid()) return std::nullopt;
   return writing_.get();
+}
+
+std::optional<SavedCheckpoint> CheckpointWriter::wait(std::chrono::duration<double> longest) {
+  if (!writing_.valid() || writing_.wait_for(longest) != std::future_status::ready) return std::nullopt;
+  return writing_.get();
+}
+
+void CheckpointWriter::stop_waiting(const std::string& why) {
+  if (word_.stop) return;  // the first word counts
+  word_.why = why;
+  word_.stop = true;
 }
 
 }  // namespace blt

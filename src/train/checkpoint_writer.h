@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -25,7 +26,7 @@ struct CheckpointJob {
   std::string temporary = {};  // the folder that is filled, in `output`, which all ranks see
   int64_t step = 0;
   int64_t rank = 0, ranks = 1;
-  double timeout_s = 0;  // until the other ranks have written, after this one has
+  double timeout_s = 0;  // of the first rank: until the others have written, after it has
   TensorShares shares = {};
   DeviceMark copied{c10::Device(c10::kCPU)};   // behind which a device has filled them
   std::vector<std::string> descriptions = {};  // of all ranks' shares
@@ -42,11 +43,13 @@ struct SavedCheckpoint {
   std::string failure =
       {};  // why it is not there, or (at the first rank) that it is, but what should follow was not done
   bool is_there = false;
+  std::string unheard =
+      {};  // of another rank than the first: why it has not written its part, where its mark could not say so
 };
 
 // One checkpoint at a time, in a thread. The ranks meet in the temporary folder: each has a file there whose name says when it has written, the first rank
-// waits for those, removes them, adds the manifest and gives the folder its name, and the others wait for that. So what is there is whole,
-// whichever of them ends before. Nothing throws: what goes wrong is the outcome, on all ranks. Not thread-safe.
+// waits for those, removes them, adds the manifest and gives the folder its name, and the others wait for that, for as long as it takes.
+// So what is there is whole, whichever of them ends before. Nothing throws: what goes wrong is the outcome, on all ranks. Not thread-safe.
 class CheckpointWriter {
  public:
   // Finishes the one under way; for the other ranks it waits no longer than seconds.
@@ -57,12 +60,23 @@ class CheckpointWriter {
   // Instead, where it is known already that it cannot be written.
   void fail(int64_t step, std::string failure);
   // What became of it, once that is known; none before that, and none again after it has been given.
-  std::optional<SavedCheckpoint> finished();  // does not wait
   std::optional<SavedCheckpoint> wait();
+  std::optional<SavedCheckpoint> wait(std::chrono::duration<double> longest);
+  // Whether one is under way, or its outcome has not been given.
+  bool is_busy() const { return writing_.valid(); }
+  // Waits for the other ranks no longer, for it is known what they do: why the checkpoint will not be there; empty: it is.
+  void stop_waiting(const std::string& why);
+
+  // For the thread that writes.
+  struct Word {
+    std::atomic<bool> hurry{false};
+    std::atomic<bool> stop{false};
+    std::string why = {};  // written before `stop`
+  };
 
  private:
   std::future<SavedCheckpoint> writing_;
-  std::atomic<bool> hurry_{false};
+  Word word_;
 };
 
 }  // namespace blt

@@ -142,6 +142,11 @@ struct Trainer::Look {
   }
 };
 
+struct Trainer::Written {
+  std::optional<SavedCheckpoint> own;  // where this rank has not been told before
+  std::string failure;                 // of the checkpoint: what rank 0 says; empty: it is there
+};
+
 void TrainConfig::validate(Errors& errors) const {
   for (size_t i = 1; i < accumulate_from.size(); ++i)
     if (accumulate_from[i].step <= accumulate_from[i - 1].step)
@@ -202,7 +207,7 @@ Trainer::Outcome Trainer::run() {
       progress.log_validation(step_, bits);
       best = is_best(bits);
     }
-    if (const auto saved = writer_->finished()) {
+    if (const auto saved = wait_for_own_part(std::chrono::seconds(0))) {
       progress.finish_line();
       report(*saved);
     }
@@ -407,7 +412,7 @@ KeepPolicy Trainer::keep_policy() const {
 bool Trainer::save() {
   if (!parts_.model_to_save || parts_.output.empty() || saved_step_ == step_) return false;
   const auto start = std::chrono::steady_clock::now();
-  if (const auto saved = writer_->wait()) report(*saved);  // before there are more copies
+  if (const auto saved = wait_for_checkpoint().own) report(*saved);  // before there are more copies
   save_times_ = {.wait_s = seconds_since(start)};
   Group& group = parallel_->group();
   CheckpointJob job{.output = parts_.output,
@@ -490,11 +495,60 @@ std::string Trainer::state_json(const std::vector<std::string>& places) const {
   return state.json() + "\n";
 }
 
-void Trainer::report(const SavedCheckpoint& saved) {
-  if (saved.is_there)
-    newest_whole_ = saved.path;
-  else
+std::optional<SavedCheckpoint> Trainer::wait_for_own_part(std::chrono::duration<double> longest) {
+  std::optional<SavedCheckpoint> saved = writer_->wait(longest);
+  if (!saved) return saved;
+  if (saved->is_there) {
+    newest_whole_ = saved->path;
+  } else {
     ++failed_saves_;
+    save_failure_ = parallel_->group().is_first() ? saved->failure : saved->unheard;
+  }
+  return saved;
+}
+
+// However long a disk takes, no transfer waits for it: the ranks ask each other again and again. Who waits for a rank that has failed, and could
+// not leave a mark that says so, learns it here.
+Trainer::Written Trainer::wait_for_checkpoint() {
+  constexpr char kBusy = 'b', kDone = 'd';
+  Group& group = parallel_->group();
+  const std::chrono::duration<double> limit(parts_.parallel.timeout_s);  // of a transfer
+  std::chrono::duration<double> longest(0);  // first, what is known; then rarer and rarer
+  Written written;
+  for (auto warned = std::chrono::steady_clock::now();;
+       longest = std::min(limit / 4, 2 * longest + std::chrono::duration<double>(0.05))) {
+    if (auto own = wait_for_own_part(longest)) written.own = std::move(own);
+    const std::vector<std::string> words = gather(group, (writer_->is_busy() ? kBusy : kDone) + save_failure_,
+                                                  "whether the last checkpoint is there");
+    std::vector<int64_t> busy;
+    std::vector<std::string> failures;
+    for (int64_t r = 0; r < group.size(); ++r) {
+      const std::string& word = words[static_cast<size_t>(r)];
+      if (word[0] == kBusy) busy.push_back(r);
+      if (word.size() > 1) failures.push_back(fmt::format("rank {}: {}", r, word.substr(1)));
+    }
+    if (busy.empty()) {
+      written.failure = words[0].substr(1);
+      // What rank 0 does not know. Where it failed by itself, others may have found no folder any more.
+      std::erase_if(failures, [&](const std::string& text) {
+        return text.starts_with("rank 0: ") || written.failure.find(text) != text.npos;
+      });
+      if (group.is_first() && written.failure.starts_with("rank ") && !failures.empty())
+        log_warning(fmt::format("the last checkpoint: {}", shortened(failures)));
+      save_failure_.clear();
+      return written;
+    }
+    if (!failures.empty() || busy[0] > 0) writer_->stop_waiting(failures.empty() ? "" : failures[0]);
+    if (group.is_first() && std::chrono::steady_clock::now() - warned > limit) {
+      log_warning(
+          fmt::format("step {}: the training waits for rank {}, which still writes the last checkpoint",
+                      step_, fmt::join(busy, ", ")));
+      warned = std::chrono::steady_clock::now();
+    }
+  }
+}
+
+void Trainer::report(const SavedCheckpoint& saved) {
   if (!parallel_->group().is_first()) return;
   if (!saved.is_there) {
     const int64_t every = config_.checkpoint_every;
@@ -511,17 +565,12 @@ void Trainer::report(const SavedCheckpoint& saved) {
 void Trainer::finish_saving() {
   Group& group = parallel_->group();
   for (int64_t tries = 1;; ++tries) {
-    const std::optional<SavedCheckpoint> saved = writer_->wait();
-    const std::vector<std::string> failures = gather(group, saved && !saved->is_there ? saved->failure : "",
-                                                     "whether the last checkpoint is there");
-    const auto failure =
-        std::find_if(failures.begin(), failures.end(), [](const std::string& text) { return !text.empty(); });
-    if (failure == failures.end()) {
-      if (saved) report(*saved);
+    const auto [own, failure] = wait_for_checkpoint();
+    if (failure.empty()) {
+      if (own) report(*own);
       return;
     }
-    ++failed_saves_;
-    const std::string message = not_saved(step_, *failure, newest_whole_);
+    const std::string message = not_saved(step_, failure, newest_whole_);
     if (tries >= config_.last_save_tries) throw Error(message);
     const std::chrono::seconds pause(int64_t{1} << (tries - 1));
     if (group.is_first()) log_warning(fmt::format("{}; it is tried again in {} s", message, pause.count()));

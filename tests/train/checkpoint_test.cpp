@@ -169,6 +169,12 @@ TEST(Checkpoint, IsAbsentWhereARankCannotWriteItsPart) {
   for (size_t i = 0; i < failures.size(); ++i) {
     const auto saved = write_with(3, folder.path(), shares, failures[i]);
     EXPECT_NE(saved[0].failure.find(expected[i]), std::string::npos) << saved[0].failure;
+    if (i == 1) {  // what rank 0 could not hear
+      EXPECT_EQ(saved[1].unheard, "");
+      EXPECT_NE(saved[2].unheard.find("elsewhere/.rank_2: cannot write: No such file or directory; is the "),
+                std::string::npos)
+          << saved[2].unheard;
+    }
     for (const SavedCheckpoint& one : saved) {
       EXPECT_FALSE(one.is_there);
       EXPECT_NE(one.failure, "");

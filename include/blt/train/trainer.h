@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -296,6 +297,10 @@ class Trainer {
   void count_step(bool is_skipped);
   [[noreturn]] void stop_with(const std::string& problem);
   std::vector<std::string> texts_of(const Look& look);
+  // What became of the checkpoint under way: on this rank, none where that is not known in time; and on all of them.
+  std::optional<SavedCheckpoint> wait_for_own_part(std::chrono::duration<double> longest);
+  struct Written;
+  Written wait_for_checkpoint();
   void report(const SavedCheckpoint& saved);
   void load_data(const StateReader& state);
 
@@ -317,6 +322,7 @@ class Trainer {
   int64_t skipped_in_row_ = 0;
   std::optional<int64_t> saved_step_;   // of the newest checkpoint in parts_.output, or of the one under way
   std::filesystem::path newest_whole_;  // of the checkpoints that are known to be whole; empty: none
+  std::string save_failure_;            // of the last one, what the other ranks are still to be told
   SaveTimes save_times_;                // of the last one
   int64_t best_step_ = 0;               // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
