@@ -1,11 +1,11 @@
 #include "blt/train/group.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace blt {
 namespace {
@@ -81,15 +81,23 @@ std::vector<std::string> gather(Group& group, const std::string& text, std::stri
   std::vector<int64_t> lengths(static_cast<size_t>(group.size()));
   lengths[static_cast<size_t>(group.rank())] = static_cast<int64_t>(text.size());
   lengths = sum_of_counts(group, std::move(lengths), what);
-  const int64_t longest = std::max<int64_t>(*std::max_element(lengths.begin(), lengths.end()), 1);
-  const at::Tensor own = at::zeros({longest}, at::kByte);
+  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  // Each in as much room as the longest, or, where that is mostly empty, end to end: a sum with zeros takes two passes.
+  const bool end_to_end = 2 * total < longest * group.size();
+  std::vector<int64_t> places = {0};
+  for (const int64_t length : lengths) places.push_back(places.back() + (end_to_end ? length : longest));
+  const auto rank = static_cast<size_t>(group.rank());
+  const at::Tensor all = at::zeros({std::max<int64_t>(places.back(), 1)}, at::kByte);
+  const at::Tensor own = all.narrow(0, places[rank], places[rank + 1] - places[rank]);
   std::memcpy(own.data_ptr(), text.data(), text.size());
-  const at::Tensor all = at::empty({group.size() * longest}, at::kByte);
-  group.all_gather(all, own, what)->wait();
+  if (end_to_end)
+    group.sum(all, what)->wait();
+  else if (longest > 0)
+    group.all_gather(all, own.clone(), what)->wait();
   std::vector<std::string> texts;
-  for (int64_t r = 0; r < group.size(); ++r)
-    texts.emplace_back(static_cast<const char*>(all.data_ptr()) + r * longest,
-                       static_cast<size_t>(lengths[static_cast<size_t>(r)]));
+  for (size_t r = 0; r < lengths.size(); ++r)
+    texts.emplace_back(static_cast<const char*>(all.data_ptr()) + places[r], static_cast<size_t>(lengths[r]));
   return texts;
 }
 

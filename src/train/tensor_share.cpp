@@ -1,5 +1,6 @@
 #include "train/tensor_share.h"
 
+#include <c10/util/accumulate.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -185,10 +186,14 @@ TensorShares optimizer_shares(const std::string& file, const OptimizerState& sta
   return part_shares(file, tensors, parts, module, rank, ranks);
 }
 
-std::string describe(const TensorShares& shares) {
+std::string describe(const TensorShares& shares, int64_t rank) {
   json result = json::array();
-  for (const TensorShare& share : shares)
-    result.push_back({share.file, share.name, static_cast<int>(share.dtype), share.sizes});
+  for (const TensorShare& share : shares) {
+    const bool has_first = share.data.defined() && share.begin == 0;
+    const bool is_empty = c10::multiply_integers(share.sizes) == 0;
+    if (has_first || (is_empty && rank == 0))
+      result.push_back({share.file, share.name, static_cast<int>(share.dtype), share.sizes});
+  }
   return result.dump();
 }
 
@@ -202,9 +207,7 @@ std::map<std::string, SafetensorsLayout> lay_out_files(
       SafetensorsEntry entry{.name = name,
                              .dtype = static_cast<at::ScalarType>(item[2].get<int>()),
                              .sizes = item[3].get<std::vector<int64_t>>()};
-      const auto [known, is_new] = files[item[0].get<std::string>()].emplace(name, entry);
-      if (!is_new && (known->second.dtype != entry.dtype || known->second.sizes != entry.sizes))
-        throw Error(fmt::format("the ranks do not agree on the type or shape of {}", name));
+      files[item[0].get<std::string>()].emplace(name, std::move(entry));
     }
   std::map<std::string, SafetensorsLayout> result;
   for (const auto& [file, metadata_of_file] : metadata) {
@@ -226,9 +229,14 @@ WrittenRanges write_shares(const fs::path& folder, const std::map<std::string, S
     std::map<std::string_view, const SafetensorsEntry*> entries;
     for (const SafetensorsEntry& entry : layout.entries) entries[entry.name] = &entry;
     for (const TensorShare& share : shares) {
-      if (share.file != file || !share.data.defined()) continue;
+      if (share.file != file) continue;
+      const auto entry = entries.find(share.name);
+      if (entry == entries.end() || entry->second->dtype != share.dtype ||
+          entry->second->sizes != share.sizes)
+        throw Error(fmt::format("the ranks do not agree on the type or shape of {}", share.name));
+      if (!share.data.defined()) continue;
       const uint64_t begin =
-          entries.at(share.name)->offset + static_cast<uint64_t>(share.begin) * share.data.element_size();
+          entry->second->offset + static_cast<uint64_t>(share.begin) * share.data.element_size();
       write_ranges(target, begin, static_cast<const char*>(share.data.const_data_ptr()), share.data.nbytes(),
                    rank, share.name, ranges);
     }

@@ -59,17 +59,17 @@ TensorShares model_shares(const std::string& file,
 TensorShares optimizer_shares(const std::string& file, const OptimizerState& state, const Parts& parts,
                               const torch::nn::Module& module, int64_t rank, int64_t ranks);
 
-// The names, types and shapes of shares as text, for the other ranks.
-std::string describe(const TensorShares& shares);
+// The names, types and shapes of shares as text, for the other ranks. Each tensor is in that of one rank, who writes its first element.
+std::string describe(const TensorShares& shares, int64_t rank);
 
 // The files that the shares of all ranks make, from what each describes; tensors stand in them as lay_out() has it, among equals by name.
-// metadata: by file; one that has nothing in it is made all the same. Throws blt::Error where ranks describe one tensor differently.
+// metadata: by file; one that has nothing in it is made all the same.
 std::map<std::string, SafetensorsLayout> lay_out_files(
     const std::vector<std::string>& descriptions,
     const std::map<std::string, std::map<std::string, std::string>>& metadata);
 
 // Writes a rank's shares into the files in `folder` and in folders right below it, and syncs them; several ranks do so at once. with_headers: for one of them. Throws
-// blt::Error when the disk does not take it.
+// blt::Error when the disk does not take it, or a share is of another type or shape than `files` has.
 WrittenRanges write_shares(const std::filesystem::path& folder,
                            const std::map<std::string, SafetensorsLayout>& files, const TensorShares& shares,
                            int64_t rank, bool with_headers);

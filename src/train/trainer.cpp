@@ -438,7 +438,7 @@ bool Trainer::save() {
     } catch (const Error& e) {
       failure = e.what();
     }
-  const json own = {place.json(), describe(job.shares), job.temporary, failure};
+  const json own = {place.json(), describe(job.shares, group.rank()), job.temporary, failure};
   std::vector<std::string> places;
   for (const std::string& text : gather(group, own.dump(), "parts of a checkpoint")) {
     const json of_rank = json::parse(text);

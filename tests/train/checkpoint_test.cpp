@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -46,7 +48,7 @@ std::vector<SavedCheckpoint> write_with(
   auto directory = std::make_shared<AtomicDirectory>(output / checkpoint_name(3));
   const std::string temporary = directory->path().filename().string();
   std::vector<std::string> descriptions;
-  for (int64_t r = 0; r < ranks; ++r) descriptions.push_back(describe(shares(r)));
+  for (int64_t r = 0; r < ranks; ++r) descriptions.push_back(describe(shares(r), r));
   std::vector<std::unique_ptr<CheckpointWriter>> writers;
   for (int64_t r = 0; r < ranks; ++r) {
     CheckpointJob job{.output = output,
@@ -97,6 +99,20 @@ TEST(Checkpoint, OfAnyNumberOfRanksHasTheSameFiles) {
     for (const auto& entry : fs::directory_iterator(checkpoint))
       EXPECT_NE(entry.path().filename().string()[0], '.') << entry.path();
     EXPECT_EQ(fs::read_symlink(output / "latest"), "step_00000003");
+  }
+}
+
+// Else a thousand ranks would tell each other a thousand times what is in a checkpoint.
+TEST(Checkpoint, ATensorIsDescribedByOneRank) {
+  const std::vector<WholeTensor> tensors = some_tensors();
+  for (const int64_t ranks : {1, 2, 7, 50}) {
+    std::map<std::string, int> described;
+    for (int64_t rank = 0; rank < ranks; ++rank)
+      for (const auto& item :
+           nlohmann::json::parse(describe(equal_shares(kModelFile, tensors, rank, ranks), rank)))
+        ++described[item.at(1).get<std::string>()];
+    EXPECT_EQ(described.size(), tensors.size());
+    for (const auto& [name, times] : described) EXPECT_EQ(times, 1) << name << " of " << ranks;
   }
 }
 

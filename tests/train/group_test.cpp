@@ -63,6 +63,11 @@ TEST(Group, OperationsDoWhatTheirNamesSay) {
           gather(*group, std::string(static_cast<size_t>(r), 'x'), "texts");
       ASSERT_EQ(texts.size(), static_cast<size_t>(n));
       for (size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(texts[i], std::string(i, 'x'));
+      // One text that is longer than all others together.
+      const auto long_of = [](int64_t rank) { return rank == 1 ? std::string(1000, 'y') : "x"; };
+      const std::vector<std::string> lopsided = gather(*group, long_of(r), "texts");
+      for (int64_t p = 0; p < n; ++p) EXPECT_EQ(lopsided[static_cast<size_t>(p)], long_of(p));
+      for (const std::string& none : gather(*group, "", "texts")) EXPECT_EQ(none, "");
       group->barrier("end");
     });
 }
