@@ -5,8 +5,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
@@ -74,6 +76,28 @@ std::optional<ProcessMemory> device_memory(const torch::nn::Module& module) {
   return ProcessMemory{.resident = all.current, .peak = all.peak};
 }
 
+// The most that a rank has of something, of what own_figures() gave; none where no rank has it.
+class Most {
+ public:
+  explicit Most(const std::vector<std::string>& figures) {
+    for (const std::string& of_rank : figures) {
+      const auto own = nlohmann::json::parse(of_rank);
+      for (const auto& [name, value] : own.items()) {
+        const auto there = most_.try_emplace(name, value.get<double>()).first;
+        there->second = std::max(there->second, value.get<double>());
+      }
+    }
+  }
+  std::optional<double> of(const std::string& name) const {
+    const auto found = most_.find(name);
+    if (found == most_.end()) return std::nullopt;
+    return found->second;
+  }
+
+ private:
+  std::map<std::string, double> most_;
+};
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -107,41 +131,53 @@ Progress::~Progress() { finish_line(); }
 void Progress::count(const StepStats& stats, bool taken) {
   if (is_silent_) return;
   interval_transfer_wait_s_ += stats.transfer_wait_s;
+  interval_entropy_flops_ += stats.entropy_flops;
   if (!taken) return;
   interval_targets_ += stats.targets;
-  interval_bytes_ += stats.bytes;
-  bytes_ += stats.bytes;
+  interval_text_ += stats.text;
+  bytes_ += stats.text.bytes;
   const at::Tensor loss = stats.loss * stats.targets;
   interval_loss_ = interval_loss_.defined() ? interval_loss_ + loss : loss;
   if (stats.byte_nll.defined())
     interval_nll_ = interval_nll_.defined() ? interval_nll_ + stats.byte_nll : stats.byte_nll;
 }
 
-void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves) {
+std::string Progress::own_figures() {
+  interval_data_ = parts_.metrics ? parts_.metrics() : std::vector<std::pair<std::string, double>>();
+  const ProcessMemory memory = process_memory();
+  nlohmann::json figures = {{"memory", memory.resident}, {"peak_memory", memory.peak}};
+  if (const auto device = device_memory(*parts_.model.module))
+    figures.update({{"device_memory", device->resident}, {"peak_device_memory", device->peak}});
+  for (const auto& [name, value] : interval_data_)
+    if (name == "wait_s") figures["wait_s"] = value;
+  return figures.dump();
+}
+
+void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves,
+                        const std::vector<std::string>& figures) {
   if (is_silent_) return;
+  const Most most(figures);
   const double loss =  // of an interval in which no step was finite: what made the last one not so
       interval_loss_.defined() ? interval_loss_.item<double>() / static_cast<double>(interval_targets_)
                                : stats.loss.item<double>();
   const double norm = stats.clip.norm.item<double>();
-  const double bits = interval_nll_.defined() ? interval_nll_.item<double>() /
-                                                    (static_cast<double>(interval_bytes_) * std::numbers::ln2)
-                                              : std::nan("");
-  const double seconds = seconds_since(interval_started_);
-  const double speed = static_cast<double>(interval_bytes_) / seconds;
+  const double bits =
+      interval_nll_.defined()
+          ? interval_nll_.item<double>() / (static_cast<double>(interval_text_.bytes) * std::numbers::ln2)
+          : std::nan("");
+  const double seconds = seconds_since(interval_started_) - interval_validation_s_;
+  const double speed = static_cast<double>(interval_text_.bytes) / seconds;
   const double communication_share = interval_transfer_wait_s_ / seconds;
-  const double flops_per_s = speed * parts_.flops_per_byte;
-  const double entropy_flops =
-      parts_.entropy_flops ? parts_.entropy_flops() * static_cast<double>(ranks_of(parts_)) : 0.0;
-  const std::vector<std::pair<std::string, double>> data_metrics =
-      parts_.metrics ? parts_.metrics() : std::vector<std::pair<std::string, double>>();
-  std::optional<double> waited_s;
-  for (const auto& [name, value] : data_metrics)
-    if (name == "wait_s") waited_s = value;
-  const ProcessMemory memory = process_memory();
+  const double model_flops = parts_.flops ? parts_.flops(interval_text_) : 0.0,
+               flops_per_s = model_flops / seconds;
+  const std::optional<double> waited_s = most.of("wait_s");
+  const auto bytes_of = [&](const char* name) { return static_cast<int64_t>(most.of(name).value_or(0)); };
   loss_ = loss;
   bits_per_byte_ = bits;
-  entropy_flops_ += entropy_flops;
+  flops_ += model_flops;
+  entropy_flops_ += interval_entropy_flops_;
   waited_s_ += waited_s.value_or(0);
+  transfer_wait_s_ += interval_transfer_wait_s_;
   const double learning_rate =
       config_.optimizer.learning_rate * learning_rate_factor(config_.schedule, step - 1, config_.steps);
   const double left_s = (seconds_since(started_) - validation_s_) / static_cast<double>(step - first_step_) *
@@ -160,42 +196,45 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
   if (ranks_of(parts_) > 1) parts.push_back(fmt::format("communication {:.1f}%", 100 * communication_share));
   if (skipped > 0) parts.push_back(fmt::format("skipped {}", skipped));
   if (waited_s) parts.push_back(fmt::format("waits {:.1f}%", 100 * *waited_s / seconds));
-  parts.push_back("memory " + mebibytes(memory.resident));
+  parts.push_back("memory " + mebibytes(bytes_of("memory")));
   show(parts);
   if (metrics_) {
     nlohmann::ordered_json row = {{"step", step}, {"loss", loss}};
     if (!std::isnan(bits)) row["bits_per_byte"] = bits;
-    row.update({{"bytes_per_s", speed}, {"learning_rate", learning_rate}, {"gradient_norm", norm}});
+    row.update({{"step_bytes", stats.text.bytes},
+                {"bytes_per_s", speed},
+                {"learning_rate", learning_rate},
+                {"gradient_norm", norm}});
     const std::vector<double> norms = numbers(stats.module_norms);
     for (size_t i = 0; i < norms.size(); ++i) row["gradient_norm." + modules_[i]] = norms[i];
     if (flops_per_s > 0) row["flops_per_s"] = flops_per_s;
-    if (entropy_flops > 0) row["entropy_model_flops_per_s"] = entropy_flops / seconds;
+    if (interval_entropy_flops_ > 0) row["entropy_model_flops_per_s"] = interval_entropy_flops_ / seconds;
     if (flops_per_s > 0 && peak_flops_ > 0) row["utilization"] = flops_per_s / peak_flops_;
     row["skipped_steps"] = skipped;
     row["failed_saves"] = failed_saves;
-    row.update({{"memory_bytes", memory.resident}, {"peak_memory_bytes", memory.peak}});
-    if (const auto device = device_memory(*parts_.model.module))
-      row.update({{"device_memory_bytes", device->resident}, {"peak_device_memory_bytes", device->peak}});
+    for (const std::string name : {"memory", "peak_memory", "device_memory", "peak_device_memory"})
+      if (most.of(name)) row[name + "_bytes"] = bytes_of(name.c_str());
     if (waited_s) row["wait_share"] = *waited_s / seconds;
     if (ranks_of(parts_) > 1)
       row.update({{"communication_wait_s", interval_transfer_wait_s_},
                   {"communication_share", communication_share}});
-    for (const auto& [name, value] : data_metrics) row["data." + name] = value;
+    for (const auto& [name, value] : interval_data_) row["data." + name] = value;
     write_metrics(row.dump());
     std::vector<EventFile::Scalar> scalars;
     for (const auto& [name, value] : row.items())
       if (name != "step" && value.is_number()) scalars.push_back({"train/" + name, value.get<double>()});
     write_events(step, scalars);
   }
-  interval_targets_ = interval_bytes_ = 0;
-  interval_transfer_wait_s_ = 0;
+  interval_targets_ = 0;
+  interval_text_ = {};
+  interval_transfer_wait_s_ = interval_entropy_flops_ = interval_validation_s_ = 0;
   interval_loss_ = interval_nll_ = at::Tensor();
   interval_started_ = Clock::now();
 }
 
-void Progress::log_validation(int64_t step, double bits_per_byte) {
-  validation_s_ += seconds_since(interval_started_);
-  interval_started_ = Clock::now();
+void Progress::log_validation(int64_t step, double bits_per_byte, double seconds) {
+  validation_s_ += seconds;
+  interval_validation_s_ += seconds;
   if (is_silent_ || std::isnan(bits_per_byte)) return;
   valid_bits_per_byte_ = bits_per_byte;
   finish_line();
@@ -231,7 +270,7 @@ void Progress::summarize(const End& end) {
   if (is_silent_ || end.step == first_step_) return;
   finish_line();
   const double seconds = seconds_since(started_), in_steps = seconds - validation_s_;
-  const double speed = static_cast<double>(bytes_) / in_steps, flops_per_s = speed * parts_.flops_per_byte;
+  const double speed = static_cast<double>(bytes_) / in_steps, flops_per_s = flops_ / in_steps;
   std::string text = fmt::format("{} steps in {}, {} of text: {}", end.step - first_step_, duration(seconds),
                                  format_bytes(static_cast<uint64_t>(bytes_)), rate(speed));
   if (flops_per_s > 0) text += ", " + flops(flops_per_s);
@@ -239,6 +278,7 @@ void Progress::summarize(const End& end) {
     text += fmt::format(" ({:.1f}% of the peak)", 100 * flops_per_s / peak_flops_);
   if (entropy_flops_ > 0) text += ", the entropy model " + flops(entropy_flops_ / in_steps);
   if (parts_.metrics) text += fmt::format(", waited {:.1f}% of the time", 100 * waited_s_ / in_steps);
+  if (ranks_of(parts_) > 1) text += fmt::format(", communication {:.1f}%", 100 * transfer_wait_s_ / in_steps);
   text += fmt::format("\n  memory      at most {}\n", mebibytes(process_memory().peak));
   text += fmt::format("  loss        {:.4f}", loss_);
   if (!std::isnan(bits_per_byte_)) text += fmt::format(", {:.4f} bits/byte", bits_per_byte_);

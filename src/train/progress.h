@@ -32,9 +32,15 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void count(const StepStats& stats, bool taken);  // after every step; taken: it changed something
-  // Loss and bits per byte are means since the last log line, the gradient's norm is that of the last step. Looks at the device.
-  void log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves);
-  void log_validation(int64_t step, double bits_per_byte);  // NaN: there was nothing to validate on
+  // What this rank knows of itself, for log_step() of the first: how long it waited for batches since the last time, and its memory. The silent
+  // ones are asked too.
+  std::string own_figures();
+  // Loss and bits per byte are means since the last log line, the gradient's norm is that of the last step. figures: of all ranks. Looks at the
+  // device.
+  void log_step(int64_t step, const StepStats& stats, int64_t skipped, int64_t failed_saves,
+                const std::vector<std::string>& figures);
+  // NaN: there was nothing to validate on, or it was not finished. It took `seconds`, which are no part of a step's time.
+  void log_validation(int64_t step, double bits_per_byte, double seconds);
   // A step that changed nothing. reason: "nonfinite" or "spike"; texts: what it read.
   void log_skip(int64_t step, const std::string& reason, const std::vector<std::string>& texts);
   void show_profile(const StepProfile& profile,
@@ -73,15 +79,19 @@ class Progress {
   std::optional<EventFile> events_;
   Clock::time_point started_, interval_started_;
   // Since the last log line.
-  int64_t interval_targets_ = 0, interval_bytes_ = 0;
+  int64_t interval_targets_ = 0;
+  TextCounts interval_text_ = {};
+  double interval_entropy_flops_ = 0.0, interval_validation_s_ = 0.0;
+  std::vector<std::pair<std::string, double>> interval_data_ = {};  // parts.metrics()
   at::Tensor interval_loss_, interval_nll_;  // [] nats over its targets, and over its bytes
   double interval_transfer_wait_s_ = 0.0;
   // Since the run started.
   double validation_s_ = 0.0;  // spent outside of steps
   int64_t bytes_ = 0;
-  double entropy_flops_ = 0.0, waited_s_ = 0.0;  // up to the last log line
-  double loss_ = 0.0, bits_per_byte_ = 0.0;      // of the last log line
-  double valid_bits_per_byte_ = 0.0;             // the last; 0: there was none
+  double flops_ = 0.0, entropy_flops_ = 0.0, waited_s_ = 0.0,
+         transfer_wait_s_ = 0.0;             // up to the last log line
+  double loss_ = 0.0, bits_per_byte_ = 0.0;  // of the last log line
+  double valid_bits_per_byte_ = 0.0;         // the last; 0: there was none
 };
 
 }  // namespace blt

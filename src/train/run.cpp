@@ -100,7 +100,7 @@ std::unique_ptr<Trainer> entropy_model_trainer(const RunSettings& settings, cons
     };
   parts.output = settings.output;
   parts.seed = training_seed(settings.seed, "entropy_model");
-  parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*model, context);
+  parts.flops = training_flops(model->config(), context);
   parts.model_to_save = [settings, model] {
     return to_save(model_content(model), settings, kEntropyModelComment);
   };
@@ -165,7 +165,7 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, at
     };
   parts.output = config.output;
   parts.seed = training_seed(config.seed, "model");
-  parts.flops_per_byte = kTrainingOverForward * flops_per_byte(*models.blt, context);
+  parts.flops = training_flops(models.blt->config(), context);
   if (entropies) {
     const double flops = flops_per_byte(*models.entropy_model, context);
     parts.entropy_flops = [metrics, flops, computed = int64_t{0}]() mutable {
@@ -198,7 +198,7 @@ void check_a_step(Trainer& trainer) {
   const StepStats stats = trainer.train_step();
   if (stats.clip.found_inf.item<float>() != 0)
     throw Error("check: the loss or its gradient is not finite in the first step");
-  log_info(fmt::format("check: a step of {} bytes, loss {:.4f}, took {:.2f} s", stats.bytes,
+  log_info(fmt::format("check: a step of {} bytes, loss {:.4f}, took {:.2f} s", stats.text.bytes,
                        stats.loss.item<double>(),
                        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <string>
 #include <variant>
 
@@ -39,6 +40,33 @@ ModelShapes model_shapes(const RunConfig& config) {
   }
   if (config.model) shapes.blt = Blt(*config.model);
   return shapes;
+}
+
+namespace {
+
+// Of a model of shapes alone: the one that trains may have its parameters elsewhere (train/zero3.h).
+template <class Module, class Config>
+std::function<double(const TextCounts&)> training_flops_of(const Config& config, CostContext context) {
+  const MetaParameters shapes_only;
+  return [model = Module(config), context](const TextCounts& text) {
+    if (text.bytes == 0) return 0.0;
+    const auto bytes = static_cast<double>(text.bytes);
+    CostContext own = context;
+    if (text.patches > 0) own.mean_patch_bytes = bytes / static_cast<double>(text.patches);
+    if (text.sequences > 0) own.sequence_bytes = bytes / static_cast<double>(text.sequences);
+    return kTrainingOverForward * flops_per_byte(*model, own) * bytes;
+  };
+}
+
+}  // namespace
+
+std::function<double(const TextCounts&)> training_flops(const BltConfig& config, CostContext context) {
+  return training_flops_of<Blt>(config, context);
+}
+
+std::function<double(const TextCounts&)> training_flops(const EntropyModelConfig& config,
+                                                        CostContext context) {
+  return training_flops_of<EntropyModel>(config, context);
 }
 
 std::string cost_table(const RunConfig& config) {

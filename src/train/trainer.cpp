@@ -34,9 +34,9 @@
 #include "train/checkpoint_writer.h"
 #include "train/ema.h"
 #include "train/progress.h"
-#include "train/same_number.h"
 #include "train/step_profiler.h"
 #include "train/tensor_share.h"
+#include "train/validation_batches.h"
 
 namespace blt {
 
@@ -194,18 +194,24 @@ Trainer::Outcome Trainer::run() {
     profiler.before_step();
     const StepStats stats = train_step();
     // From here on, nothing changes the model.
-    const bool last = step_ == config_.steps, stop = stats.stop;
+    const bool last = step_ == config_.steps;
+    bool stop = stats.stop;
     const bool shows = last || stop || due(step_, config_.log_every) || due(step_, config_.eval_every) ||
                        due(step_, config_.checkpoint_every);
     begin_look(stats);
     finish_looks(shows ? 0 : looks_behind, progress);
     if (const auto profile = profiler.after_step(last || stop)) progress.show_profile(*profile, trace);
-    if (last || due(step_, config_.log_every)) progress.log_step(step_, stats, skipped_, failed_saves_);
+    if (last || due(step_, config_.log_every))
+      progress.log_step(step_, stats, skipped_, failed_saves_,
+                        gather(parallel_->group(), progress.own_figures(), "figures of ranks"));
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
-      const double bits = evaluate();
-      progress.log_validation(step_, bits);
-      best = is_best(bits);
+      const auto start = std::chrono::steady_clock::now();
+      const std::optional<double> bits = evaluate();
+      progress.log_validation(step_, bits.value_or(std::numeric_limits<double>::quiet_NaN()),
+                              seconds_since(start));
+      best = bits && is_best(*bits);
+      stop = stop || !bits;
     }
     if (const auto saved = wait_for_own_part(std::chrono::seconds(0))) {
       progress.finish_line();
@@ -345,11 +351,17 @@ StepStats Trainer::train_step() {
   const double waited_before = group_->waited_s();
   for (const Batch& batch : batches) {
     stats.targets += batch.num_targets;
-    stats.bytes += batch.num_byte_targets;
+    stats.text += {batch.num_byte_targets, batch.patches.count, batch.documents.count};
   }
-  const std::vector<int64_t> counts = sum_of_counts(group, {stats.targets, stats.bytes}, "number of targets");
-  stats.targets = counts[0];
-  stats.bytes = counts[1];
+  const std::vector<double> counts =
+      sum_of(group,
+             {static_cast<double>(stats.targets), static_cast<double>(stats.text.bytes),
+              static_cast<double>(stats.text.patches), static_cast<double>(stats.text.sequences),
+              parts_.entropy_flops ? parts_.entropy_flops() : 0},
+             "number of targets");
+  stats.targets = std::llround(counts[0]);
+  stats.text = {std::llround(counts[1]), std::llround(counts[2]), std::llround(counts[3])};
+  stats.entropy_flops = counts[4];
   batches_.clear();
   for (const Batch& batch : batches) {
     const LossValue loss = forward(batch);
@@ -384,15 +396,13 @@ StepStats Trainer::train_step() {
   return stats;
 }
 
-double Trainer::evaluate() {
+std::optional<double> Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
-  std::unique_ptr<Stage<Batch>> valid = parts_.valid();
-  if (parallel_->computes_together())  // ranks may have different numbers of batches
-    valid = std::make_unique<SameNumber>(std::move(valid), parallel_->group(),
-                                         parts_.model.module->parameters().front().device());
+  ValidationBatches valid(parts_.valid(), parallel_->group(), device_, parallel_->computes_together());
   parts_.model.module->eval();
-  const ByteNll own = byte_nll(parts_.model.forward, *valid);
+  const ByteNll own = byte_nll(parts_.model.forward, valid);
   parts_.model.module->train();
+  if (valid.was_stopped()) return std::nullopt;
   const std::vector<double> all = sum_of(
       parallel_->group(), {own.nll_sum, static_cast<double>(own.num_bytes)}, "bits per byte of validation");
   return bits_per_byte(all[0], static_cast<int64_t>(all[1]));

@@ -525,7 +525,7 @@ TEST(Parallel, ValidationInTheMiddleChangesNothing) {
       numbers.push_back(trainer.train_step().loss.item<double>());
       if (!validates || step != 1) continue;
       const int64_t kept = trainer.parallel().kept().parameters;
-      numbers.push_back(trainer.evaluate());
+      numbers.push_back(trainer.evaluate().value());
       EXPECT_EQ(trainer.parallel().kept().parameters, kept) << "nothing is put together";
     }
     return numbers;

@@ -52,7 +52,7 @@ TEST(Trainer, LearnsATextThatRepeatsItself) {
   while (trainer.step() < 60) last = trainer.train_step();
   EXPECT_GT(first, 4.0);
   EXPECT_LT(last.loss.item<double>(), 0.5);
-  EXPECT_EQ(last.bytes, 18);  // the second batch's
+  EXPECT_EQ(last.text.bytes, 18);  // the second batch's
 }
 
 TEST(Trainer, InBfloat16TheLossFollowsFloat32) {

@@ -180,6 +180,19 @@ struct ProfileConfig {
   bool nvtx = false;  // as NVTX ranges, for NVIDIA's tools, instead of a trace
 };
 
+// What models read.
+struct TextCounts {
+  int64_t bytes = 0;      // of text: targets that are bytes
+  int64_t patches = 0;    // 0 where a model reads bytes alone
+  int64_t sequences = 0;  // documents, whole or cut
+  TextCounts& operator+=(const TextCounts& other) {
+    bytes += other.bytes;
+    patches += other.patches;
+    sequences += other.sequences;
+    return *this;
+  }
+};
+
 // Everything the loop is given; each part can be a user's own.
 struct TrainerParts {
   TrainableModel model = {};
@@ -202,8 +215,9 @@ struct TrainerParts {
   // The ranks that train together; null: this one is alone. And how.
   std::shared_ptr<Group> group = nullptr;
   ParallelConfig parallel = {};
-  int64_t seed = 1;             // of dropout, and of what the optimizer rounds
-  double flops_per_byte = 0.0;  // of a training step, for the log; 0: not known
+  int64_t seed = 1;  // of dropout, and of what the optimizer rounds
+  // FLOPs of training on that, forward and backward, for the log; may be empty.
+  std::function<double(const TextCounts&)> flops = {};
   // FLOPs that the entropy model has spent for this rank's training since the last call, for the log; may be empty.
   std::function<double()> entropy_flops = {};
   // The trace of each rank goes to output/trace.rank_0.json.
@@ -222,7 +236,8 @@ struct StepStats {
   at::Tensor module_norms =
       {};  // [modules] float64: the gradient's norm in each of gradient_modules(), before clipping
   int64_t targets = 0;
-  int64_t bytes = 0;           // byte targets
+  TextCounts text = {};
+  double entropy_flops = 0;    // that the entropy model spent since the step before
   double transfer_wait_s = 0;  // that this rank waited for transfers, and the others in them
   at::Tensor spike =
       {};  // [] bool: the loss is far above those before; undefined where nobody asks (SpikeConfig)
@@ -280,8 +295,9 @@ class Trainer {
   int64_t step() const { return step_; }                  // steps done
   int64_t skipped() const { return skipped_; }            // of them, those that changed nothing
   int64_t failed_saves() const { return failed_saves_; }  // checkpoints that this trainer could not write
-  // Bits per byte on the held-out batches; NaN when there are none. Leaves the model in training mode.
-  double evaluate();
+  // Bits per byte on the held-out batches; NaN when there are none. None when a rank was asked to stop before their end. Leaves the model in
+  // training mode.
+  std::optional<double> evaluate();
 
  private:
   KeepPolicy keep_policy() const;
