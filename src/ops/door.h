@@ -5,6 +5,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/util/Exception.h>
 
+#include <initializer_list>
+
 #include "blt/batch.h"
 
 namespace blt::ops {
@@ -13,6 +15,35 @@ namespace blt::ops {
 template <class Signature>
 c10::TypedOperatorHandle<Signature> schema(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").template typed<Signature>();
+}
+
+// An argument, and what messages call it.
+struct Argument {
+  const char* name;
+  const at::Tensor& tensor;
+};
+using Arguments = std::initializer_list<Argument>;
+
+// That all are on the device of the first: kernels follow addresses. Those that were not given are passed over.
+inline void check_one_device(const char* op, const Argument& first, Arguments others) {
+  for (const Argument& other : others)
+    TORCH_CHECK(!other.tensor.defined() || other.tensor.device() == first.tensor.device(), op, ": ",
+                first.name, " is on ", first.tensor.device(), ", but ", other.name, " on ",
+                other.tensor.device());
+}
+
+// ... and of its type.
+inline void check_one_type(const char* op, const Argument& first, Arguments others) {
+  for (const Argument& other : others)
+    TORCH_CHECK(!other.tensor.defined() || (other.tensor.scalar_type() == first.tensor.scalar_type() &&
+                                            other.tensor.device() == first.tensor.device()),
+                op, ": ", first.name, " is ", first.tensor.scalar_type(), " on ", first.tensor.device(),
+                ", but ", other.name, " is ", other.tensor.scalar_type(), " on ", other.tensor.device());
+}
+
+// What sums of 16-bit values, and what is kept of a row, are made in.
+inline at::ScalarType sum_type(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
 // That `segments` cut the rows of `x`, on the same device. `what` names x.

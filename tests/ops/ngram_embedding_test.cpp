@@ -356,7 +356,7 @@ TEST(NgramEmbedding, RefusesWhatDoesNotFit) {
                  "0 tables, but ngram_table is defined");
   EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.slice(0, 0, 19), hash),
                  "ngram_table must be [20, 4], got [19, 4]");
-  EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.to(at::kDouble), hash), "ngram_table Double");
+  EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.to(at::kDouble), hash), "ngram_table is Double");
   EXPECT_MESSAGE(call(bytes, tables.bytes, tables.ngrams.clone().requires_grad_(), hash),
                  "`gradients` is null");
   EXPECT_MESSAGE(ops::ngram_embedding(bytes, documents, tables.bytes, tables.ngrams, hash, nullptr, {1.5, 0}),

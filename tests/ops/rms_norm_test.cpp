@@ -78,8 +78,8 @@ TEST(RmsNorm, RefusesWhatDoesNotFit) {
   EXPECT_MESSAGE(rms_norm(x, weight.to(at::kDouble), 0), "weight is Double");
   EXPECT_MESSAGE(rms_norm(x, weight.to(at::kMeta), 0), "on meta");
   EXPECT_MESSAGE(ops::add_rms_norm(x, at::ones({3, 2}), weight, 0),
-                 "what is added must be like x, Float [2, 3]");
-  EXPECT_MESSAGE(ops::add_rms_norm(x, x.to(at::kHalf), weight, 0), "got Half [2, 3]");
+                 "what is added must be like x [2, 3], got [3, 2]");
+  EXPECT_MESSAGE(ops::add_rms_norm(x, x.to(at::kHalf), weight, 0), "added is Half");
   EXPECT_MESSAGE(ops::add_rms_norm(x, x.to(at::kMeta), weight, 0), "on meta");
 }
 

@@ -33,8 +33,7 @@ using Attend = Tensor(const Tensor& q, const Tensor& k, const Tensor& v, at::Ten
                       at::TensorList values, at::IntArrayRef positions, int64_t window, double scale);
 
 void meta_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values, int64_t position) {
-  check_cache(k, keys, values, position);
-  check_cache(v, keys, values, position);
+  check_cache_rows(k, v, keys, values, position);
 }
 
 Tensor meta(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys, at::TensorList values,
@@ -50,24 +49,33 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-}  // namespace
-
-void check_cache(const Tensor& rows, const Tensor& keys, const Tensor& values, int64_t position) {
-  TORCH_CHECK(rows.dim() == 3 && rows.is_floating_point(),
-              "cache_rows: rows must be [n, Hkv, E] floating, got ", rows.scalar_type(), " ", rows.sizes());
+// keys and values: those of one cache; rows: [n, Hkv, E]; the first of them goes to `position`.
+void check_cache(const char* op, const Tensor& rows, const Tensor& keys, const Tensor& values,
+                 int64_t position) {
+  TORCH_CHECK(rows.dim() == 3 && rows.is_floating_point(), op, ": rows must be [n, Hkv, E] floating, got ",
+              rows.scalar_type(), " ", rows.sizes());
+  check_one_device(op, {"rows", rows}, {{"keys", keys}, {"values", values}});
   const at::ScalarType dtype = kernel_type(rows);
   const int64_t panel = cache_panel(dtype);
-  TORCH_CHECK(
-      keys.dim() == 4 && values.dim() == 3 && keys.scalar_type() == dtype && values.scalar_type() == dtype &&
-          keys.is_contiguous() && values.is_contiguous() && keys.device() == rows.device() &&
-          values.device() == rows.device() && keys.size(0) == rows.size(1) &&
-          values.size(0) == rows.size(1) && keys.size(2) == rows.size(2) && keys.size(3) == panel &&
-          values.size(2) == round_up(rows.size(2), cache_lanes(dtype)) &&
-          keys.size(1) * panel == values.size(1) && values.size(1) % kCacheBlock == 0,
-      "cache_rows: keys ", keys.scalar_type(), " ", keys.sizes(), " and values ", values.scalar_type(), " ",
-      values.sizes(), " are no cache of rows ", rows.scalar_type(), " ", rows.sizes());
-  TORCH_CHECK(position >= 0 && rows.size(0) <= values.size(1), "cache_rows: ", rows.size(0),
-              " rows from position ", position, " do not fit a cache of ", values.size(1));
+  TORCH_CHECK(keys.dim() == 4 && values.dim() == 3 && keys.scalar_type() == dtype &&
+                  values.scalar_type() == dtype && keys.is_contiguous() && values.is_contiguous() &&
+                  keys.size(0) == rows.size(1) && values.size(0) == rows.size(1) &&
+                  keys.size(2) == rows.size(2) && keys.size(3) == panel &&
+                  values.size(2) == round_up(rows.size(2), cache_lanes(dtype)) &&
+                  keys.size(1) * panel == values.size(1) && values.size(1) % kCacheBlock == 0,
+              op, ": keys ", keys.scalar_type(), " ", keys.sizes(), " and values ", values.scalar_type(), " ",
+              values.sizes(), " are no cache of rows ", rows.scalar_type(), " ", rows.sizes());
+  TORCH_CHECK(position >= 0 && rows.size(0) <= values.size(1), op, ": ", rows.size(0), " rows from position ",
+              position, " do not fit a cache of ", values.size(1));
+}
+
+}  // namespace
+
+void check_cache_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values,
+                      int64_t position) {
+  check_one_type("cache_rows", {"k", k}, {{"v", v}});
+  TORCH_CHECK(v.sizes() == k.sizes(), "cache_rows: v must be like k ", k.sizes(), ", got ", v.sizes());
+  check_cache("cache_rows", k, keys, values, position);
 }
 
 void check_cached_attention(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys,
@@ -76,17 +84,15 @@ void check_cached_attention(const Tensor& q, const Tensor& k, const Tensor& v, a
                   q.size(2) == k.size(2) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
               "cached_attention: q [N, H, E] and k, v [N, Hkv, E] with Hkv a divisor of H, got ", q.sizes(),
               ", ", k.sizes(), " and ", v.sizes());
-  TORCH_CHECK(q.is_floating_point() && q.scalar_type() == k.scalar_type() &&
-                  q.scalar_type() == v.scalar_type() && q.device() == k.device() && q.device() == v.device(),
-              "cached_attention: q, k and v must have one floating dtype and device, got ", q.scalar_type(),
-              ", ", k.scalar_type(), " and ", v.scalar_type());
+  TORCH_CHECK(q.is_floating_point(), "cached_attention: q must be floating, got ", q.scalar_type());
+  check_one_type("cached_attention", {"q", q}, {{"k", k}, {"v", v}});
   const auto count = static_cast<size_t>(q.size(0));
   TORCH_CHECK(keys.size() == count && values.size() == count && positions.size() == count,
               "cached_attention: ", count, " rows, but ", keys.size(), " caches and ", positions.size(),
               " positions");
   TORCH_CHECK(window >= 0, "cached_attention: window must be 0 or more, got ", window);
   for (size_t i = 0; i < count; ++i) {
-    check_cache(k, keys[i], values[i], positions[i]);
+    check_cache("cached_attention", k, keys[i], values[i], positions[i]);
     const int64_t seen = window > 0 ? std::min(window, positions[i] + 1) : positions[i] + 1;
     TORCH_CHECK(seen <= values[i].size(1), "cached_attention: row ", i, " sees ", seen,
                 " keys, its cache has ", values[i].size(1));

@@ -7,8 +7,8 @@
 
 namespace blt::ops {
 
-// keys and values: those of one cache; rows: [n, Hkv, E]; the first of them goes to `position`.
-void check_cache(const at::Tensor& rows, const at::Tensor& keys, const at::Tensor& values, int64_t position);
+void check_cache_rows(const at::Tensor& k, const at::Tensor& v, const at::Tensor& keys,
+                      const at::Tensor& values, int64_t position);
 void check_cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             at::TensorList keys, at::TensorList values, at::IntArrayRef positions,
                             int64_t window);

@@ -26,9 +26,7 @@ CachedSequence<T> sequence(const Tensor& keys, const Tensor& values, int64_t pos
 
 void cache_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values,
                 int64_t position) {
-  check_cache(k, keys, values, position);
-  check_cache(v, keys, values, position);
-  TORCH_CHECK(k.size(0) == v.size(0), "cache_rows: ", k.size(0), " keys but ", v.size(0), " values");
+  check_cache_rows(k, v, keys, values, position);
   const at::ScalarType dtype = kernel_type(k);
   const Tensor k_ = ready(k, dtype), v_ = ready(v, dtype);
   with_type(dtype, [&](auto zero) {

@@ -49,13 +49,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& logits, const T
 }
 
 Tensor backward(const Tensor& grad, const Tensor& logits, const Tensor& targets, const Tensor& softmax) {
-  check_cross_entropy(logits, targets);
+  check_cross_entropy_backward(grad, logits, targets, softmax);
   const auto type = kernel_type(logits);
   const int64_t rows = logits.size(0), columns = logits.size(1);
-  TORCH_CHECK(grad.dim() == 1 && grad.size(0) == rows, "cross_entropy_backward: grad must be [", rows,
-              "], got ", grad.sizes());
-  TORCH_CHECK(softmax.dim() == 2 && softmax.size(0) == rows && softmax.size(1) == 2,
-              "cross_entropy_backward: softmax must be [", rows, ", 2], got ", softmax.sizes());
   const Tensor grad_ = ready(grad, type), logits_ = ready(logits, type), softmax_ = ready(softmax, type),
                targets_ = checked_targets(targets, columns);
   Tensor grad_logits = at::empty_like(logits_);

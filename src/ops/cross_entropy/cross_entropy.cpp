@@ -52,13 +52,14 @@ Results autograd(const Tensor& logits, const Tensor& targets) {
 
 Results meta(const Tensor& logits, const Tensor& targets) {
   check_cross_entropy(logits, targets);
-  const auto options = logits.options().dtype(logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const auto options = logits.options().dtype(sum_type(logits));
   const int64_t rows = logits.size(0);
   return {logits.new_empty({rows}, options), logits.new_empty({rows}, options),
           at::empty_like(targets, at::MemoryFormat::Contiguous), logits.new_empty({rows, 2}, options)};
 }
 
-Tensor meta_backward(const Tensor&, const Tensor& logits, const Tensor&, const Tensor&) {
+Tensor meta_backward(const Tensor& grad, const Tensor& logits, const Tensor& targets, const Tensor& softmax) {
+  check_cross_entropy_backward(grad, logits, targets, softmax);
   return at::empty_like(logits, at::MemoryFormat::Contiguous);
 }
 
@@ -79,8 +80,22 @@ void check_cross_entropy(const Tensor& logits, const Tensor& targets) {
   TORCH_CHECK(targets.dim() == 1 && targets.size(0) == logits.size(0) && targets.scalar_type() == at::kInt,
               "cross_entropy: targets must be [", logits.size(0), "] int32, got ", targets.scalar_type(), " ",
               targets.sizes());
-  TORCH_CHECK(targets.device() == logits.device(), "cross_entropy: logits are on ", logits.device(),
-              ", but targets on ", targets.device());
+  check_one_device("cross_entropy", {"logits", logits}, {{"targets", targets}});
+}
+
+void check_cross_entropy_backward(const Tensor& grad, const Tensor& logits, const Tensor& targets,
+                                  const Tensor& softmax) {
+  check_cross_entropy(logits, targets);
+  check_one_device("cross_entropy_backward", {"logits", logits}, {{"grad", grad}, {"softmax", softmax}});
+  const int64_t rows = logits.size(0);
+  const auto type = sum_type(logits);
+  TORCH_CHECK(grad.dim() == 1 && grad.size(0) == rows && grad.scalar_type() == type,
+              "cross_entropy_backward: grad must be ", type, " [", rows, "], got ", grad.scalar_type(), " ",
+              grad.sizes());
+  TORCH_CHECK(
+      softmax.dim() == 2 && softmax.size(0) == rows && softmax.size(1) == 2 && softmax.scalar_type() == type,
+      "cross_entropy_backward: softmax must be ", type, " [", rows, ", 2], got ", softmax.scalar_type(), " ",
+      softmax.sizes());
 }
 
 CrossEntropy cross_entropy(const Tensor& logits, const Tensor& targets) {

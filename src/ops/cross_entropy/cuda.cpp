@@ -32,18 +32,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& logits, const T
 }
 
 Tensor backward(const Tensor& grad, const Tensor& logits, const Tensor& targets, const Tensor& softmax) {
-  check_cross_entropy(logits, targets);
+  check_cross_entropy_backward(grad, logits, targets, softmax);
   const int64_t rows = logits.size(0);
-  TORCH_CHECK(grad.dim() == 1 && grad.size(0) == rows, "cross_entropy_backward: grad must be [", rows,
-              "], got ", grad.sizes());
-  TORCH_CHECK(softmax.dim() == 2 && softmax.size(0) == rows && softmax.size(1) == 2 &&
-                  softmax.scalar_type() == at::kFloat,
-              "cross_entropy_backward: softmax must be Float [", rows, ", 2], got ", softmax.scalar_type(),
-              " ", softmax.sizes());
   const Storage storage = storage_of("cross_entropy_backward", logits);
   const OnDevice device(logits);
-  const Tensor grad_ = grad.to(at::kFloat).contiguous(), logits_ = ready(logits),
-               targets_ = targets.contiguous(), softmax_ = softmax.contiguous();
+  const Tensor grad_ = grad.contiguous(), logits_ = ready(logits), targets_ = targets.contiguous(),
+               softmax_ = softmax.contiguous();
   Tensor grad_logits = at::empty_like(logits_);
   if (rows == 0) return grad_logits;
   launch_cross_entropy_backward(

@@ -71,9 +71,7 @@ void check_dropout_add(const Tensor& x, const OptionalTensor& residual, double p
   if (!residual) return;
   TORCH_CHECK(residual->sizes() == x.sizes(), "dropout_add: residual must be like x ", x.sizes(), ", got ",
               residual->sizes());
-  TORCH_CHECK(residual->scalar_type() == x.scalar_type() && residual->device() == x.device(),
-              "dropout_add: x is ", x.scalar_type(), " on ", x.device(), ", but residual is ",
-              residual->scalar_type(), " on ", residual->device());
+  check_one_type("dropout_add", {"x", x}, {{"residual", *residual}});
 }
 
 Tensor dropout_add(const Tensor& x, double probability, int64_t seed, const Tensor& residual) {

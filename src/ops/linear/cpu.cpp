@@ -13,6 +13,7 @@
 #include "ops/cpu/kernel_type.h"
 #include "ops/cpu/tasks.h"
 #include "ops/linear/cpu_kernel.h"
+#include "ops/linear/product.h"
 #include "ops/packed_linear/panels.h"
 
 namespace blt::ops {
@@ -56,6 +57,7 @@ void turned(const Tensor& a, const Tensor& b, const Tensor& out) {
 }
 
 Tensor product(const Tensor& a, const Tensor& b) {
+  check_factors(a, b);
   const bool has_kernel = a.scalar_type() == at::kFloat || a.scalar_type() == at::kDouble;
   if (has_kernel && is_dense(a, 1)) return times_panels(a, make_panels(b), b.size(1));
   if (has_kernel && is_dense(a, 0) && is_dense(b, 1)) {

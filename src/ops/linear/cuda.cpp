@@ -3,11 +3,15 @@
 #include <ATen/ops/mm.h>
 
 #include "ops/cuda/glue.h"
+#include "ops/linear/product.h"
 
 namespace blt::ops::BLT_DEVICE {
 namespace {
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b); }
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  check_factors(a, b);
+  return at::mm(a, b);
+}
 
 BLT_CUDA_KERNELS(m) { m.impl("product", product); }
 

@@ -26,9 +26,7 @@ void check_linear(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK(x.is_floating_point(), "linear: x must be floating, got ", x.scalar_type());
   TORCH_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1), "linear: weight must be [out, ", x.size(1),
               "], got ", weight.sizes());
-  TORCH_CHECK(weight.scalar_type() == x.scalar_type() && weight.device() == x.device(), "linear: x is ",
-              x.scalar_type(), " on ", x.device(), ", but weight is ", weight.scalar_type(), " on ",
-              weight.device());
+  check_one_type("linear", {"x", x}, {{"weight", weight}});
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -49,17 +47,31 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 
 Tensor autograd(const Tensor& x, const Tensor& weight) { return LinearFunction::apply(x, weight); }
 
-Tensor forward(const Tensor& x, const Tensor& weight) { return product(x, weight.t()); }
+Tensor forward(const Tensor& x, const Tensor& weight) {
+  check_linear(x, weight);
+  return product(x, weight.t());
+}
+
+Tensor any_product(const Tensor& a, const Tensor& b) {
+  check_factors(a, b);
+  return at::mm(a, b);
+}
 
 TORCH_LIBRARY_IMPL(blt, Autograd, m) { m.impl("linear", autograd); }
 
 TORCH_LIBRARY_IMPL(blt, CompositeExplicitAutograd, m) {
   m.impl("linear", forward);
-  m.impl("product",
-         [](const Tensor& a, const Tensor& b) { return at::mm(a, b); });  // but on the CPU: cpu.cpp
+  m.impl("product", any_product);  // but on the CPU: cpu.cpp
 }
 
 }  // namespace
+
+void check_factors(const Tensor& a, const Tensor& b) {
+  TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.is_floating_point(),
+              "product: a must be [rows, depth] floating and b [depth, columns], got ", a.scalar_type(), " ",
+              a.sizes(), " and ", b.sizes());
+  check_one_type("product", {"a", a}, {{"b", b}});
+}
 
 Tensor product(const Tensor& a, const Tensor& b) {
   static const auto op = schema<Product>("blt::product");

@@ -49,7 +49,7 @@ Bytes checked_bytes(const char* op, const Tensor& bytes, const Tensor& offsets) 
 
 Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArrayRef sizes, int64_t rows,
                 int64_t functions, double dropout, int64_t seed) {
-  check_bytes("ngram_ids", bytes);
+  check_bytes("ngram_ids", bytes, offsets);
   const NgramHash hash = checked_hash(sizes, rows, functions);
   const Plan plan(hash, checked_dropout(dropout, seed));
   const Tensor bytes_ = bytes.contiguous();
@@ -101,7 +101,7 @@ Tensor embed_reduced(const Tensor& bytes, const Tensor& ids, const Tensor& byte_
 Tensor embedding(const Tensor& bytes, const Tensor& offsets, int64_t longest, const Tensor& byte_table,
                  const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
                  int64_t functions, double probability, int64_t seed) {
-  check_bytes("ngram_embedding", bytes);
+  check_bytes("ngram_embedding", bytes, offsets);
   const NgramHash hash = checked_hash(sizes, rows, functions);
   const NgramDropout dropout = checked_dropout(probability, seed);
   const Tensor table = ngram_table.value_or(Tensor());

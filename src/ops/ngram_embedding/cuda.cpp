@@ -44,7 +44,7 @@ NgramIds plan(const Tensor& bytes, const Tensor& offsets, const NgramHash& hash,
 
 Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArrayRef sizes, int64_t rows,
                 int64_t functions, double probability, int64_t seed) {
-  check_bytes("ngram_ids", bytes);
+  check_bytes("ngram_ids", bytes, offsets);
   const NgramHash hash = checked_hash(sizes, rows, functions);
   const NgramDropout dropout = checked_dropout(probability, seed);
   const OnDevice device(bytes);
@@ -58,7 +58,7 @@ Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArra
 Tensor embedding(const Tensor& bytes, const Tensor& offsets, int64_t, const Tensor& byte_table,
                  const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
                  int64_t functions, double probability, int64_t seed) {
-  check_bytes("ngram_embedding", bytes);
+  check_bytes("ngram_embedding", bytes, offsets);
   const NgramHash hash = checked_hash(sizes, rows, functions);
   const NgramDropout dropout = checked_dropout(probability, seed);
   const Tensor table = ngram_table.value_or(Tensor());

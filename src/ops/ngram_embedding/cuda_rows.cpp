@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "ops/cuda/glue.h"
+#include "ops/ngram_embedding/check_rows.h"
 #include "ops/ngram_embedding/cuda_rows_kernel.h"
 
 namespace blt::ops::BLT_DEVICE {
@@ -20,13 +21,10 @@ struct Pairs {
   Tensor keys, sources;
   int32_t none;
 
-  Pairs(const char* op, int64_t count, int64_t largest_key_and_one, const Tensor& like)
-      : none(static_cast<int32_t>(largest_key_and_one)) {
-    TORCH_CHECK(count < INT32_MAX && largest_key_and_one <= INT32_MAX, op, ": on CUDA, there are fewer than ",
-                INT32_MAX, " ids and at most so many rows, got ", count, " and ", largest_key_and_one);
-    keys = ints(count, like);
-    sources = ints(count, like);
-  }
+  Pairs(int64_t count, int64_t largest_key_and_one, const Tensor& like)
+      : keys(ints(count, like)),
+        sources(ints(count, like)),
+        none(static_cast<int32_t>(largest_key_and_one)) {}
 
   void sort(Stream stream) {
     const Tensor sorted_keys = ints(keys.size(0), keys), sorted_sources = ints(keys.size(0), keys);
@@ -78,16 +76,12 @@ Rows no_rows(int64_t capacity, int64_t columns, const Tensor& like) {
 }
 
 Rows touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
-  TORCH_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kInt,
-              "touched_rows: ids must be [T, tables] int32, got ", ids.scalar_type(), " ", ids.sizes());
-  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == ids.size(0), "touched_rows: grad must be floating [",
-              ids.size(0), ", C], got ", grad.scalar_type(), " ", grad.sizes());
-  TORCH_CHECK(rows >= 1, "touched_rows: a table has at least one row, got ", rows);
+  check_touched_rows(grad, ids, rows);
   const OnDevice device(grad);
   const int64_t capacity = ids.numel();
   if (capacity == 0) return no_rows(capacity, grad.size(1), grad);
   const Tensor grad_ = ready(grad), ids_ = ids.contiguous();
-  Pairs pairs("touched_rows", capacity, ids.size(1) * rows, ids_);
+  Pairs pairs(capacity, ids.size(1) * rows, ids_);
   launch_row_keys(ids_.const_data_ptr<int32_t>(), capacity, nullptr, ids.size(1), 0, pairs.none,
                   pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
   pairs.sort(device.stream());
@@ -98,15 +92,12 @@ Rows touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
 }
 
 Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
-  TORCH_CHECK(
-      bytes.dim() == 1 && bytes.scalar_type() == at::kInt && grad.dim() == 2 && grad.size(0) == bytes.size(0),
-      "byte_table_gradient: bytes must be [T] int32 and grad [T, C], got ", bytes.scalar_type(), " ",
-      bytes.sizes(), " and ", grad.sizes());
+  check_byte_table_gradient(grad, bytes, vocabulary);
   const OnDevice device(grad);
   Tensor table = at::zeros({vocabulary, grad.size(1)}, grad.options());
   if (grad.numel() == 0) return table;
   const Tensor grad_ = ready(grad), bytes_ = bytes.contiguous();
-  Pairs pairs("byte_table_gradient", bytes.size(0), vocabulary, bytes_);
+  Pairs pairs(bytes.size(0), vocabulary, bytes_);
   launch_row_keys(bytes_.const_data_ptr<int32_t>(), bytes.size(0), nullptr, 1, 0, pairs.none,
                   pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
   pairs.sort(device.stream());
@@ -115,22 +106,15 @@ Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t voca
 }
 
 Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts) {
-  TORCH_CHECK(!ids.empty() && ids.size() == values.size() && ids.size() == counts.size(),
-              "merge_rows: ", ids.size(), " ids, ", values.size(), " values and ", counts.size(), " counts");
-  const int64_t columns = values[0].size(-1);
+  check_merge_rows(ids, values, counts);
+  TORCH_CHECK(values[0].scalar_type() == at::kFloat, "merge_rows: on CUDA, values must be Float, got ",
+              values[0].scalar_type());
+  const int64_t columns = values[0].size(1);
   int64_t capacity = 0;
-  for (size_t g = 0; g < ids.size(); ++g) {
-    TORCH_CHECK(ids[g].dim() == 1 && ids[g].scalar_type() == at::kInt && counts[g].scalar_type() == at::kInt,
-                "merge_rows: ids and counts must be int32");
-    TORCH_CHECK(values[g].dim() == 2 && values[g].size(0) == ids[g].size(0) && values[g].size(1) == columns &&
-                    values[g].scalar_type() == at::kFloat,
-                "merge_rows: on CUDA, values must be Float [", ids[g].size(0), ", ", columns, "], got ",
-                values[g].scalar_type(), " ", values[g].sizes());
-    capacity += ids[g].size(0);
-  }
+  for (const Tensor& x : ids) capacity += x.size(0);
   const OnDevice device(values[0]);
   if (capacity == 0) return no_rows(capacity, columns, values[0]);
-  Pairs pairs("merge_rows", capacity, INT32_MAX, ids[0]);
+  Pairs pairs(capacity, INT32_MAX, ids[0]);
   int64_t first = 0;
   for (size_t g = 0; g < ids.size(); ++g) {
     const int64_t size = ids[g].size(0);
@@ -149,10 +133,9 @@ Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts
 }
 
 Tensor rows_norm(const Tensor& values, const Tensor& count) {
-  TORCH_CHECK(values.dim() == 2 && values.scalar_type() == at::kFloat && count.scalar_type() == at::kInt &&
-                  count.numel() == 1 && count.device() == values.device(),
-              "rows_norm: on CUDA, values must be Float [rows, C] and count int32 [] beside it, got ",
-              values.scalar_type(), " ", values.sizes(), " and ", count.scalar_type(), " ", count.sizes());
+  check_rows_norm(values, count);
+  TORCH_CHECK(values.scalar_type() == at::kFloat, "rows_norm: on CUDA, values must be Float, got ",
+              values.scalar_type());
   const OnDevice device(values);
   if (values.numel() == 0) return at::zeros({}, values.options());
   const Tensor values_ = ready(values), norm = at::empty({}, values.options());

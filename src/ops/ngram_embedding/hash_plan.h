@@ -24,7 +24,7 @@ NgramDropout checked_dropout(double probability, int64_t seed);
 // The sizes' indices, smaller sizes first: a hash goes on from that of the next smaller n-gram.
 std::vector<int32_t> by_size(const NgramHash& hash);
 
-void check_bytes(const char* op, const at::Tensor& bytes);
+void check_bytes(const char* op, const at::Tensor& bytes, const at::Tensor& offsets);
 void check_tables(const at::Tensor& bytes, const at::Tensor& byte_table, const at::Tensor& ngram_table,
                   const NgramHash& hash);
 

@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "ops/door.h"
+#include "ops/ngram_embedding/check_rows.h"
 #include "ops/ngram_embedding/derivative.h"
 #include "ops/ngram_embedding/hash_plan.h"
 
@@ -119,40 +120,46 @@ Tensor autograd(const Tensor& bytes, const Tensor& offsets, int64_t longest, con
                                        nullptr);
 }
 
-Tensor meta_ids(const Tensor& bytes, const Tensor&, int64_t, at::IntArrayRef sizes, int64_t rows,
+Tensor meta_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArrayRef sizes, int64_t rows,
                 int64_t functions, double dropout, int64_t seed) {
-  check_bytes("ngram_ids", bytes);
+  check_bytes("ngram_ids", bytes, offsets);
   checked_dropout(dropout, seed);
   return bytes.new_empty({bytes.size(0), checked_hash(sizes, rows, functions).num_tables()});
 }
 
-Tensor meta_embedding(const Tensor& bytes, const Tensor&, int64_t, const Tensor& byte_table,
+Tensor meta_embedding(const Tensor& bytes, const Tensor& offsets, int64_t, const Tensor& byte_table,
                       const std::optional<Tensor>& ngram_table, at::IntArrayRef sizes, int64_t rows,
                       int64_t functions, double dropout, int64_t seed) {
-  check_bytes("ngram_embedding", bytes);
+  check_bytes("ngram_embedding", bytes, offsets);
   checked_dropout(dropout, seed);
   check_tables(bytes, byte_table, ngram_table.value_or(Tensor()), checked_hash(sizes, rows, functions));
   return byte_table.new_empty({bytes.size(0), byte_table.size(1)});
 }
 
-std::tuple<Tensor, Tensor, Tensor> meta_rows(const Tensor& grad, const Tensor& ids, int64_t) {
-  const auto type = grad.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return {ids.new_empty({ids.numel()}), grad.new_empty({ids.numel(), grad.size(1)}, type), ids.new_empty({})};
+std::tuple<Tensor, Tensor, Tensor> meta_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
+  check_touched_rows(grad, ids, rows);
+  return {ids.new_empty({ids.numel()}), grad.new_empty({ids.numel(), grad.size(1)}, sum_type(grad)),
+          ids.new_empty({})};
 }
 
-Tensor meta_byte_table(const Tensor& grad, const Tensor&, int64_t vocabulary) {
+Tensor meta_byte_table(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
+  check_byte_table_gradient(grad, bytes, vocabulary);
   return grad.new_empty({vocabulary, grad.size(1)});
 }
 
 std::tuple<Tensor, Tensor, Tensor> meta_merge(at::TensorList ids, at::TensorList values,
                                               at::TensorList counts) {
+  check_merge_rows(ids, values, counts);
   int64_t capacity = 0;
   for (const Tensor& x : ids) capacity += x.size(0);
   return {ids[0].new_empty({capacity}), values[0].new_empty({capacity, values[0].size(1)}),
           counts[0].new_empty({})};
 }
 
-Tensor meta_norm(const Tensor& values, const Tensor&) { return values.new_empty({}); }
+Tensor meta_norm(const Tensor& values, const Tensor& count) {
+  check_rows_norm(values, count);
+  return values.new_empty({});
+}
 
 TORCH_LIBRARY_IMPL(blt, Autograd, m) { m.impl("ngram_embedding", autograd); }
 
@@ -166,6 +173,56 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 }
 
 }  // namespace
+
+void check_touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
+  check_one_device("touched_rows", {"grad", grad}, {{"ids", ids}});
+  TORCH_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kInt,
+              "touched_rows: ids must be [T, tables] int32, got ", ids.scalar_type(), " ", ids.sizes());
+  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == ids.size(0) && grad.is_floating_point(),
+              "touched_rows: grad must be floating [", ids.size(0), ", C], got ", grad.scalar_type(), " ",
+              grad.sizes());
+  TORCH_CHECK(rows >= 1 && ids.numel() < INT32_MAX && ids.size(1) <= INT32_MAX / rows,
+              "touched_rows: ", ids.size(0), " x ", ids.size(1), " ids of ", rows, " rows");
+}
+
+void check_byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
+  check_one_device("byte_table_gradient", {"grad", grad}, {{"bytes", bytes}});
+  TORCH_CHECK(bytes.dim() == 1 && bytes.scalar_type() == at::kInt,
+              "byte_table_gradient: bytes must be [T] int32, got ", bytes.scalar_type(), " ", bytes.sizes());
+  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == bytes.size(0) && grad.is_floating_point(),
+              "byte_table_gradient: grad must be floating [", bytes.size(0), ", C], got ", grad.scalar_type(),
+              " ", grad.sizes());
+  TORCH_CHECK(vocabulary >= 1 && vocabulary <= INT32_MAX && bytes.numel() < INT32_MAX,
+              "byte_table_gradient: ", bytes.numel(), " bytes of a vocabulary of ", vocabulary);
+}
+
+void check_merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts) {
+  TORCH_CHECK(!ids.empty() && ids.size() == values.size() && ids.size() == counts.size(),
+              "merge_rows: ", ids.size(), " ids, ", values.size(), " values and ", counts.size(), " counts");
+  int64_t capacity = 0;
+  for (size_t g = 0; g < ids.size(); ++g) {
+    check_one_type("merge_rows", {"values[0]", values[0]}, {{"another of values", values[g]}});
+    check_one_device("merge_rows", {"values[0]", values[0]}, {{"ids", ids[g]}, {"counts", counts[g]}});
+    TORCH_CHECK(ids[g].dim() == 1 && ids[g].scalar_type() == at::kInt && counts[g].numel() == 1 &&
+                    counts[g].scalar_type() == at::kInt,
+                "merge_rows: ids must be [rows] and counts [] int32, got ", ids[g].scalar_type(), " ",
+                ids[g].sizes(), " and ", counts[g].scalar_type(), " ", counts[g].sizes());
+    TORCH_CHECK(values[g].dim() == 2 && values[g].size(0) == ids[g].size(0) &&
+                    values[g].size(1) == values[0].size(1) && values[g].is_floating_point(),
+                "merge_rows: values must be floating [", ids[g].size(0), ", ", values[0].size(-1), "], got ",
+                values[g].scalar_type(), " ", values[g].sizes());
+    capacity += ids[g].size(0);
+  }
+  TORCH_CHECK(capacity < INT32_MAX, "merge_rows: ", capacity, " rows");
+}
+
+void check_rows_norm(const Tensor& values, const Tensor& count) {
+  check_one_device("rows_norm", {"values", values}, {{"count", count}});
+  TORCH_CHECK(values.dim() == 2 && values.is_floating_point() && count.scalar_type() == at::kInt &&
+                  count.numel() == 1,
+              "rows_norm: values must be floating [rows, C] and count int32 [], got ", values.scalar_type(),
+              " ", values.sizes(), " and ", count.scalar_type(), " ", count.sizes());
+}
 
 Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
   static const auto op = schema<ByteTableGradient>("blt::byte_table_gradient");
@@ -214,17 +271,18 @@ std::vector<int32_t> by_size(const NgramHash& hash) {
   return result;
 }
 
-void check_bytes(const char* op, const Tensor& bytes) {
+void check_bytes(const char* op, const Tensor& bytes, const Tensor& offsets) {
   TORCH_CHECK(bytes.dim() == 1 && bytes.scalar_type() == at::kInt, op, ": bytes must be [T] int32, got ",
               bytes.scalar_type(), " ", bytes.sizes());
+  check_one_device(op, {"bytes", bytes}, {{"offsets", offsets}});
 }
 
 void check_tables(const Tensor& bytes, const Tensor& byte_table, const Tensor& ngram_table,
                   const NgramHash& hash) {
-  TORCH_CHECK(
-      byte_table.dim() == 2 && byte_table.is_floating_point() && byte_table.device() == bytes.device(),
-      "ngram_embedding: byte_table must be floating [V, C] on ", bytes.device(), ", got ",
-      byte_table.scalar_type(), " ", byte_table.sizes(), " on ", byte_table.device());
+  check_one_device("ngram_embedding", {"bytes", bytes}, {{"byte_table", byte_table}});
+  TORCH_CHECK(byte_table.dim() == 2 && byte_table.is_floating_point(),
+              "ngram_embedding: byte_table must be floating [V, C], got ", byte_table.scalar_type(), " ",
+              byte_table.sizes());
   const int64_t tables = hash.num_tables();
   TORCH_CHECK(ngram_table.defined() == (tables > 0), "ngram_embedding: ", tables,
               " tables, but ngram_table is ", ngram_table.defined() ? "defined" : "undefined");
@@ -233,15 +291,12 @@ void check_tables(const Tensor& bytes, const Tensor& byte_table, const Tensor& n
                   ngram_table.size(1) == byte_table.size(1),
               "ngram_embedding: ngram_table must be [", tables * hash.rows, ", ", byte_table.size(1),
               "], got ", ngram_table.sizes());
-  TORCH_CHECK(
-      ngram_table.scalar_type() == byte_table.scalar_type() && ngram_table.device() == byte_table.device(),
-      "ngram_embedding: byte_table is ", byte_table.scalar_type(), " on ", byte_table.device(),
-      ", ngram_table ", ngram_table.scalar_type(), " on ", ngram_table.device());
+  check_one_type("ngram_embedding", {"byte_table", byte_table}, {{"ngram_table", ngram_table}});
 }
 
 Tensor ngram_ids(const Tensor& bytes, const Segments& documents, const NgramHash& hash,
                  const NgramDropout& dropout) {
-  check_bytes("ngram_ids", bytes);
+  check_bytes("ngram_ids", bytes, documents.offsets);
   check_covers("ngram_ids", "bytes", documents, bytes);
   return call_ids(bytes, documents.offsets, documents.longest,
                   checked_hash(hash.sizes, hash.rows, hash.functions),
@@ -251,7 +306,7 @@ Tensor ngram_ids(const Tensor& bytes, const Segments& documents, const NgramHash
 Tensor ngram_embedding(const Tensor& bytes, const Segments& documents, const Tensor& byte_table,
                        const Tensor& ngram_table, const NgramHash& hash, std::vector<RowGradient>* gradients,
                        const NgramDropout& dropout) {
-  check_bytes("ngram_embedding", bytes);
+  check_bytes("ngram_embedding", bytes, documents.offsets);
   check_covers("ngram_embedding", "bytes", documents, bytes);
   check_tables(bytes, byte_table, ngram_table, checked_hash(hash.sizes, hash.rows, hash.functions));
   checked_dropout(dropout.probability, dropout.seed);

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "blt/ops/ngram_embedding.h"
+#include "ops/door.h"
 #include "ops/ngram_embedding/derivative.h"
 #include "ops/ngram_embedding/hash_plan.h"
 
@@ -77,7 +78,7 @@ DistinctRows distinct_rows(const Tensor& ids) {
 Tensor ngram_embedding_of_rows(const Tensor& bytes, const Tensor& byte_table, const Tensor& ids,
                                const DistinctRows& distinct, const Tensor& rows, const NgramHash& hash,
                                std::vector<RowGradient>* gradients, const NgramDropout& dropout) {
-  check_bytes("ngram_embedding_of_rows", bytes);
+  check_bytes("ngram_embedding_of_rows", bytes, distinct.places);
   checked_hash(hash.sizes, hash.rows, hash.functions);
   checked_dropout(dropout.probability, dropout.seed);
   TORCH_CHECK(byte_table.dim() == 2 && byte_table.is_floating_point(),
@@ -87,11 +88,11 @@ Tensor ngram_embedding_of_rows(const Tensor& bytes, const Tensor& byte_table, co
                   distinct.places.sizes() == at::IntArrayRef({hash.num_tables(), bytes.size(0)}),
               "ngram_embedding_of_rows: ids must be [", bytes.size(0), ", ", hash.num_tables(),
               "] and places its transpose, got ", ids.sizes(), " and ", distinct.places.sizes());
-  TORCH_CHECK(rows.sizes() == at::IntArrayRef({distinct.ids.size(0), byte_table.size(1)}) &&
-                  rows.scalar_type() == byte_table.scalar_type() && rows.device() == byte_table.device(),
-              "ngram_embedding_of_rows: rows must be ", byte_table.scalar_type(), " [", distinct.ids.size(0),
-              ", ", byte_table.size(1), "] on ", byte_table.device(), ", got ", rows.scalar_type(), " ",
-              rows.sizes(), " on ", rows.device());
+  TORCH_CHECK(rows.sizes() == at::IntArrayRef({distinct.ids.size(0), byte_table.size(1)}),
+              "ngram_embedding_of_rows: rows must be [", distinct.ids.size(0), ", ", byte_table.size(1),
+              "], got ", rows.sizes());
+  check_one_type("ngram_embedding_of_rows", {"byte_table", byte_table}, {{"rows", rows}});
+  check_one_device("ngram_embedding_of_rows", {"bytes", bytes}, {{"byte_table", byte_table}, {"ids", ids}});
   if (!at::GradMode::is_enabled() || (gradients == nullptr && !byte_table.requires_grad())) {
     const at::NoGradGuard no_grad;
     return sums(bytes, byte_table, distinct.places, rows, dropout);

@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "ops/cpu/parallel_segments.h"
+#include "ops/door.h"
+#include "ops/ngram_embedding/check_rows.h"
 #include "ops/ngram_embedding/cpu_kernel.h"
 
 namespace blt::ops {
@@ -76,7 +78,7 @@ void sum_runs(const std::vector<Pair>& pairs, const Runs& runs, const int32_t* t
       [&](int64_t first, int64_t last) { kernel(a, first, last); });
 }
 
-// Calls f with a value of the type that sums of `type` are made in.
+// Calls f with a value of `type`, float32 or float64.
 template <class F>
 void with_sum_type(at::ScalarType type, const F& f) {
   if (type == at::kDouble)
@@ -84,8 +86,6 @@ void with_sum_type(at::ScalarType type, const F& f) {
   else
     f(float{});
 }
-
-at::ScalarType sum_type(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 Tensor int32_tensor(const std::vector<int32_t>& values) {
   Tensor result = at::empty({static_cast<int64_t>(values.size())}, at::kInt);
@@ -100,10 +100,8 @@ Tensor count_tensor(int64_t count) {
 }
 
 // The pairs (ids[i, t], i) without those of id -1, table after table; every table is sorted on its own, at the same time as others.
-std::vector<Pair> sorted_pairs(const Tensor& ids, int64_t rows) {
+std::vector<Pair> sorted_pairs(const char* op, const Tensor& ids, int64_t rows) {
   const int64_t positions = ids.size(0), tables = ids.size(1);
-  TORCH_CHECK(rows >= 1 && positions * tables <= INT32_MAX, "touched_rows: ", positions, " x ", tables,
-              " ids of ", rows, " rows");
   const Tensor ids_ = ids.contiguous();
   const int32_t* id = ids_.const_data_ptr<int32_t>();
   std::vector<Pair> pairs(positions * tables);
@@ -115,8 +113,8 @@ std::vector<Pair> sorted_pairs(const Tensor& ids, int64_t rows) {
       for (int64_t i = 0; i < positions; ++i) {
         if (id[i * tables + t] == -1) continue;
         const int64_t row = id[i * tables + t] - t * rows;
-        TORCH_CHECK(row >= 0 && row < rows, "touched_rows: id ", id[i * tables + t], " is not in table ", t,
-                    " of ", rows, " rows");
+        TORCH_CHECK(row >= 0 && row < rows, op, ": id ", id[i * tables + t], " is not in table ", t, " of ",
+                    rows, " rows");
         table[count++] = {static_cast<uint32_t>(row), static_cast<int32_t>(i)};
       }
       sort_pairs(table, count, rows);
@@ -133,17 +131,9 @@ std::vector<Pair> sorted_pairs(const Tensor& ids, int64_t rows) {
   return pairs;
 }
 
-void check_rows(const Tensor& grad, const Tensor& ids) {
-  TORCH_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kInt,
-              "touched_rows: ids must be [T, tables] int32, got ", ids.scalar_type(), " ", ids.sizes());
-  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == ids.size(0) && grad.is_floating_point(),
-              "touched_rows: grad must be floating [", ids.size(0), ", C], got ", grad.scalar_type(), " ",
-              grad.sizes());
-}
-
 std::tuple<Tensor, Tensor, Tensor> touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
-  check_rows(grad, ids);
-  const std::vector<Pair> pairs = sorted_pairs(ids, rows);
+  check_touched_rows(grad, ids, rows);
+  const std::vector<Pair> pairs = sorted_pairs("touched_rows", ids, rows);
   const Runs runs(pairs);
   const Tensor grad_ = grad.to(sum_type(grad)).contiguous();
   Tensor values = at::empty({runs.count(), grad.size(1)}, grad_.options());
@@ -155,9 +145,8 @@ std::tuple<Tensor, Tensor, Tensor> touched_rows(const Tensor& grad, const Tensor
 }
 
 Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
-  const Tensor ids = bytes.unsqueeze(1);
-  check_rows(grad, ids);
-  const std::vector<Pair> pairs = sorted_pairs(ids, vocabulary);
+  check_byte_table_gradient(grad, bytes, vocabulary);
+  const std::vector<Pair> pairs = sorted_pairs("byte_table_gradient", bytes.unsqueeze(1), vocabulary);
   const Runs runs(pairs);
   const Tensor grad_ = grad.to(sum_type(grad)).contiguous();
   Tensor table = at::zeros({vocabulary, grad.size(1)}, grad_.options());
@@ -170,20 +159,13 @@ Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t voca
 
 std::tuple<Tensor, Tensor, Tensor> merge_rows(at::TensorList ids, at::TensorList values,
                                               at::TensorList counts) {
-  TORCH_CHECK(!ids.empty() && ids.size() == values.size() && ids.size() == counts.size(),
-              "merge_rows: ", ids.size(), " ids, ", values.size(), " values and ", counts.size(), " counts");
+  check_merge_rows(ids, values, counts);
   const int64_t columns = values[0].size(-1);
   std::vector<Pair> pairs;
   std::vector<std::pair<size_t, int64_t>> sources;  // of each pair: which gradient, which of its rows
   std::vector<Tensor> values_;
   uint32_t highest = 0;
   for (size_t g = 0; g < ids.size(); ++g) {
-    TORCH_CHECK(ids[g].dim() == 1 && ids[g].scalar_type() == at::kInt && counts[g].scalar_type() == at::kInt,
-                "merge_rows: ids and counts must be int32");
-    TORCH_CHECK(values[g].dim() == 2 && values[g].size(0) == ids[g].size(0) && values[g].size(1) == columns &&
-                    values[g].scalar_type() == values[0].scalar_type(),
-                "merge_rows: values must be ", values[0].scalar_type(), " [", ids[g].size(0), ", ", columns,
-                "], got ", values[g].scalar_type(), " ", values[g].sizes());
     const int64_t count = *counts[g].const_data_ptr<int32_t>();
     TORCH_CHECK(count >= 0 && count <= ids[g].size(0), "merge_rows: count ", count, " of ", ids[g].size(0),
                 " rows");
@@ -209,9 +191,7 @@ std::tuple<Tensor, Tensor, Tensor> merge_rows(at::TensorList ids, at::TensorList
 }
 
 Tensor rows_norm(const Tensor& values, const Tensor& count) {
-  TORCH_CHECK(values.dim() == 2 && count.scalar_type() == at::kInt && count.numel() == 1,
-              "rows_norm: values must be [rows, C] and count int32 [], got ", values.sizes(), " and ",
-              count.scalar_type(), " ", count.sizes());
+  check_rows_norm(values, count);
   return values.narrow(0, 0, *count.const_data_ptr<int32_t>()).norm();
 }
 

@@ -45,9 +45,10 @@ void check_weight(const Tensor& weight) {
 void check_product(const Tensor& x, const Tensor& panels, int64_t out) {
   TORCH_CHECK(x.dim() == 2 && x.is_floating_point(), "packed_linear: x must be [N, in] floating, got ",
               x.scalar_type(), " ", x.sizes());
-  TORCH_CHECK(panels.scalar_type() == panel_dtype(x.scalar_type()) && panels.device() == x.device(),
-              "packed_linear: a weight of ", x.scalar_type(), " on ", x.device(), " has panels of ",
-              panel_dtype(x.scalar_type()), " there, got ", panels.scalar_type(), " on ", panels.device());
+  check_one_device("packed_linear", {"x", x}, {{"panels", panels}});
+  TORCH_CHECK(panels.scalar_type() == panel_dtype(x.scalar_type()), "packed_linear: a weight of ",
+              x.scalar_type(), " has panels of ", panel_dtype(x.scalar_type()), ", got ",
+              panels.scalar_type());
   const int64_t columns = panel_columns(x.scalar_type());
   TORCH_CHECK(out >= 0 && panels.dim() == 3 && panels.size(0) == (out + columns - 1) / columns &&
                   panels.size(1) == x.size(1) && panels.size(2) == columns,
@@ -72,8 +73,7 @@ Tensor packed_linear(const Tensor& x, const PackedWeight& weight) {
               x.sizes());
   TORCH_CHECK(x.scalar_type() == weight.dtype, "packed_linear: x is ", x.scalar_type(), ", the weight ",
               weight.dtype);
-  TORCH_CHECK(x.device() == weight.panels.device(), "packed_linear: x is on ", x.device(), ", the weight on ",
-              weight.panels.device());
+  check_one_device("packed_linear", {"x", x}, {{"the weight", weight.panels}});
   TORCH_CHECK(!(at::GradMode::is_enabled() && x.requires_grad()),
               "packed_linear: x requires a gradient, but packed_linear is for inference: use linear, or "
               "a NoGradGuard");

@@ -1,4 +1,4 @@
-// What x, weight and what goes with them must be, wherever rms_norm is entered.
+// What arguments must be, wherever rms_norm and its backward are entered.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,6 +9,7 @@ namespace blt::ops {
 
 void check_rms_norm(const at::Tensor& x, const at::Tensor& weight);
 void check_added(const at::Tensor& x, const at::Tensor& added);
-void check_grad_stream(const at::Tensor& x, const std::optional<at::Tensor>& grad_stream);
+void check_rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                             const at::Tensor& inverse, const std::optional<at::Tensor>& grad_stream);
 
 }  // namespace blt::ops

@@ -61,12 +61,7 @@ std::tuple<Tensor, Tensor, Tensor> add_forward(const Tensor& x, const Tensor& ad
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& weight,
                                     const Tensor& inverse, const std::optional<Tensor>& grad_stream) {
-  check_rms_norm(x, weight);
-  check_grad_stream(x, grad_stream);
-  TORCH_CHECK(grad.sizes() == x.sizes(), "rms_norm_backward: grad must be like x ", x.sizes(), ", got ",
-              grad.sizes());
-  TORCH_CHECK(inverse.dim() == 1 && inverse.size(0) == x.size(0), "rms_norm_backward: inverse must be [",
-              x.size(0), "], got ", inverse.sizes());
+  check_rms_norm_backward(grad, x, weight, inverse, grad_stream);
   const auto type = kernel_type(x);
   const Tensor grad_ = ready(grad, type), x_ = ready(x, type), weight_ = ready(weight, type),
                inverse_ = ready(inverse, type), stream_ = grad_stream ? ready(*grad_stream, type) : Tensor();

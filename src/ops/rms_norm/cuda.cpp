@@ -49,13 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> add_forward(const Tensor& x, const Tensor& ad
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& weight,
                                     const Tensor& inverse, const std::optional<Tensor>& grad_stream) {
-  check_rms_norm(x, weight);
-  check_grad_stream(x, grad_stream);
-  TORCH_CHECK(grad.sizes() == x.sizes(), "rms_norm_backward: grad must be like x ", x.sizes(), ", got ",
-              grad.sizes());
-  TORCH_CHECK(inverse.dim() == 1 && inverse.size(0) == x.size(0) && inverse.scalar_type() == at::kFloat,
-              "rms_norm_backward: inverse must be Float [", x.size(0), "], got ", inverse.scalar_type(), " ",
-              inverse.sizes());
+  check_rms_norm_backward(grad, x, weight, inverse, grad_stream);
   const Storage storage = storage_of("rms_norm_backward", x);
   TORCH_CHECK(x.size(1) <= most_norm_columns(storage, x.size(1)), "rms_norm_backward: on CUDA, rows of ",
               x.scalar_type(), " have at most ", most_norm_columns(storage, x.size(1)), " columns, got ",

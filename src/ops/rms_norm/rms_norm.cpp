@@ -89,9 +89,8 @@ std::tuple<Tensor, Tensor, Tensor> add_autograd(const Tensor& x, const Tensor& a
 
 std::tuple<Tensor, Tensor> meta(const Tensor& x, const Tensor& weight, double) {
   check_rms_norm(x, weight);
-  const auto inverse_type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return {at::empty_like(x, at::MemoryFormat::Contiguous),
-          x.new_empty({x.size(0)}, x.options().dtype(inverse_type))};
+          x.new_empty({x.size(0)}, x.options().dtype(sum_type(x)))};
 }
 
 std::tuple<Tensor, Tensor, Tensor> add_meta(const Tensor& x, const Tensor& added, const Tensor& weight,
@@ -101,8 +100,9 @@ std::tuple<Tensor, Tensor, Tensor> add_meta(const Tensor& x, const Tensor& added
   return {at::empty_like(out), std::move(out), std::move(inverse)};
 }
 
-std::tuple<Tensor, Tensor> meta_backward(const Tensor&, const Tensor& x, const Tensor& weight, const Tensor&,
-                                         const OptionalTensor&) {
+std::tuple<Tensor, Tensor> meta_backward(const Tensor& grad, const Tensor& x, const Tensor& weight,
+                                         const Tensor& inverse, const OptionalTensor& grad_stream) {
+  check_rms_norm_backward(grad, x, weight, inverse, grad_stream);
   return {at::empty_like(x, at::MemoryFormat::Contiguous),
           at::empty_like(weight, at::MemoryFormat::Contiguous)};
 }
@@ -125,21 +125,27 @@ void check_rms_norm(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK(weight.dim() == 1 && weight.size(0) == x.size(1), "rms_norm: weight must be [", x.size(1),
               "], got ", weight.sizes());
   TORCH_CHECK(x.is_floating_point(), "rms_norm: x must be floating, got ", x.scalar_type());
-  TORCH_CHECK(weight.scalar_type() == x.scalar_type() && weight.device() == x.device(), "rms_norm: x is ",
-              x.scalar_type(), " on ", x.device(), ", but weight is ", weight.scalar_type(), " on ",
-              weight.device());
+  check_one_type("rms_norm", {"x", x}, {{"weight", weight}});
 }
 
 void check_added(const Tensor& x, const Tensor& added) {
-  TORCH_CHECK(
-      added.sizes() == x.sizes() && added.scalar_type() == x.scalar_type() && added.device() == x.device(),
-      "add_rms_norm: what is added must be like x, ", x.scalar_type(), " ", x.sizes(), " on ", x.device(),
-      ", got ", added.scalar_type(), " ", added.sizes(), " on ", added.device());
+  check_one_type("add_rms_norm", {"x", x}, {{"added", added}});
+  TORCH_CHECK(added.sizes() == x.sizes(), "add_rms_norm: what is added must be like x ", x.sizes(), ", got ",
+              added.sizes());
 }
 
-void check_grad_stream(const Tensor& x, const OptionalTensor& grad_stream) {
-  TORCH_CHECK(!grad_stream || grad_stream->sizes() == x.sizes(),
-              "rms_norm_backward: grad_stream must be like x ", x.sizes(), ", got ", grad_stream->sizes());
+void check_rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& inverse,
+                             const OptionalTensor& grad_stream) {
+  check_rms_norm(x, weight);
+  check_one_type("rms_norm_backward", {"x", x},
+                 {{"grad", grad}, {"grad_stream", grad_stream.value_or(Tensor())}});
+  check_one_device("rms_norm_backward", {"x", x}, {{"inverse", inverse}});
+  TORCH_CHECK(grad.sizes() == x.sizes() && (!grad_stream || grad_stream->sizes() == x.sizes()),
+              "rms_norm_backward: grad and grad_stream must be like x ", x.sizes(), ", got ", grad.sizes(),
+              " and ", grad_stream ? grad_stream->sizes() : at::IntArrayRef());
+  TORCH_CHECK(inverse.dim() == 1 && inverse.size(0) == x.size(0) && inverse.scalar_type() == sum_type(x),
+              "rms_norm_backward: inverse must be ", sum_type(x), " [", x.size(0), "], got ",
+              inverse.scalar_type(), " ", inverse.sizes());
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {

@@ -94,15 +94,13 @@ void check_rope(const Tensor& x, const Tensor& positions, const Tensor& cos, con
   TORCH_CHECK(positions.dim() == 1 && positions.size(0) == x.size(0) && positions.scalar_type() == at::kInt,
               "rope: positions must be [", x.size(0), "] int32, got ", positions.scalar_type(), " ",
               positions.sizes());
-  const auto table_type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto table_type = sum_type(x);
   for (const Tensor* table : {&cos, &sin})
     TORCH_CHECK(table->dim() == 2 && table->size(1) == x.size(2) / 2 && table->sizes() == cos.sizes() &&
                     table->scalar_type() == table_type,
                 "rope: cos and sin must be [M, ", x.size(2) / 2, "] ", table_type, ", got ",
                 table->scalar_type(), " ", table->sizes());
-  for (const Tensor* other : {&positions, &cos, &sin})
-    TORCH_CHECK(other->device() == x.device(), "rope: x is on ", x.device(), ", but positions or a table on ",
-                other->device());
+  check_one_device("rope", {"x", x}, {{"positions", positions}, {"cos", cos}, {"sin", sin}});
 }
 
 Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {

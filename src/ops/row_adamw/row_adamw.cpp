@@ -38,8 +38,16 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("row_adamw_", meta); }
 
 void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& ids,
                      const Tensor& values, const Tensor& count, const Tensor& scale, const Tensor& step) {
+  check_one_device("row_adamw_", {"table", table},
+                   {{"exp_avg", exp_avg},
+                    {"exp_avg_sq", exp_avg_sq},
+                    {"ids", ids},
+                    {"values", values},
+                    {"count", count},
+                    {"scale", scale},
+                    {"step", step}});
   TORCH_CHECK(table.dim() == 2, "row_adamw_: table must be [R, C], got ", table.sizes());
-  const at::ScalarType type = table.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::ScalarType type = sum_type(table);
   const auto is = [](const at::Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype) {
     return x.sizes() == sizes && x.scalar_type() == dtype && x.is_contiguous();
   };
@@ -65,9 +73,6 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
               ", got ", scale.scalar_type(), " ", scale.sizes());
   TORCH_CHECK(step.numel() == 1 && step.scalar_type() == at::kFloat,
               "row_adamw_: step must be one float32, got ", step.scalar_type(), " ", step.sizes());
-  for (const Tensor* x : {&exp_avg, &exp_avg_sq, &ids, &values, &count, &scale, &step})
-    TORCH_CHECK(x->device() == table.device(), "row_adamw_: the table is on ", table.device(),
-                ", but another argument on ", x->device());
 }
 
 void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGradient& gradient,

@@ -29,8 +29,6 @@ struct Offsets {
       : q(checked_offsets("segment_attention", q_offsets, q_rows)),
         k(checked_offsets("segment_attention", k_offsets, k_rows)),
         count(q_offsets.numel() - 1) {
-    TORCH_CHECK(k_offsets.numel() == q_offsets.numel(), "segment_attention: ", count, " query segments but ",
-                k_offsets.numel() - 1, " key segments");
     for (int64_t s = 0; s < count; ++s)
       TORCH_CHECK(k[s] < k[s + 1], "segment_attention: key segment ", s, " is empty");
   }
@@ -88,7 +86,7 @@ void run_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Te
 
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
                                    const Tensor& k_offsets, int64_t, int64_t, double scale) {
-  check_segment_attention(q, k, v);
+  check_segment_attention(q, k, v, q_offsets, k_offsets);
   const Offsets offsets(q_offsets, k_offsets, q.size(0), k.size(0));
   const auto type = kernel_type(q);
   const Tensor q_ = q.to(type).contiguous(), k_ = k.to(type).contiguous(), v_ = v.to(type).contiguous();
@@ -105,11 +103,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q,
                                             const Tensor& v, const Tensor& out, const Tensor& lse,
                                             const Tensor& q_offsets, const Tensor& k_offsets, int64_t,
                                             int64_t, double scale) {
-  check_segment_attention(q, k, v);
+  check_segment_attention_backward(grad, q, k, v, out, lse, q_offsets, k_offsets);
   const Offsets offsets(q_offsets, k_offsets, q.size(0), k.size(0));
-  TORCH_CHECK(grad.sizes() == q.sizes() && out.sizes() == q.sizes(),
-              "segment_attention_backward: grad and out must be like q ", q.sizes(), ", got ", grad.sizes(),
-              " and ", out.sizes());
   const auto type = kernel_type(q);
   const auto ready = [type](const Tensor& x) { return x.to(type).contiguous(); };
   const Tensor q_ = ready(q), k_ = ready(k), v_ = ready(v);

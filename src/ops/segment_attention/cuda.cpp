@@ -14,14 +14,6 @@ namespace {
 
 using at::Tensor;
 
-void check(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
-           const Tensor& k_offsets) {
-  check_segment_attention(q, k, v);
-  check_head_width("segment_attention", q);
-  TORCH_CHECK(k_offsets.numel() == q_offsets.numel(), "segment_attention: ", q_offsets.numel() - 1,
-              " query segments but ", k_offsets.numel() - 1, " key segments");
-}
-
 SegmentAttention arguments(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
                            const Tensor& k_offsets, const Tensor& out, const Tensor& lse, int64_t q_longest,
                            int64_t k_longest, double scale) {
@@ -46,7 +38,8 @@ SegmentAttention arguments(const Tensor& q, const Tensor& k, const Tensor& v, co
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
                                    const Tensor& k_offsets, int64_t q_longest, int64_t k_longest,
                                    double scale) {
-  check(q, k, v, q_offsets, k_offsets);
+  check_segment_attention(q, k, v, q_offsets, k_offsets);
+  check_head_width("segment_attention", q);
   const Storage storage = storage_of("segment_attention", q);
   const OnDevice device(q);
   Tensor lse = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
@@ -63,10 +56,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q,
                                             const Tensor& v, const Tensor& out, const Tensor& lse,
                                             const Tensor& q_offsets, const Tensor& k_offsets,
                                             int64_t q_longest, int64_t k_longest, double scale) {
-  check(q, k, v, q_offsets, k_offsets);
-  TORCH_CHECK(grad.sizes() == q.sizes() && out.sizes() == q.sizes(),
-              "segment_attention_backward: grad and out must be like q ", q.sizes(), ", got ", grad.sizes(),
-              " and ", out.sizes());
+  check_segment_attention_backward(grad, q, k, v, out, lse, q_offsets, k_offsets);
+  check_head_width("segment_attention", q);
   const Storage storage = storage_of("segment_attention_backward", q);
   const OnDevice device(q);
   if (q.numel() == 0)  // nobody looks at the keys

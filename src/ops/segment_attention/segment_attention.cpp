@@ -67,17 +67,18 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& q, const Tensor& k, const Tens
   return {std::move(result[0]), std::move(result[1])};
 }
 
-std::tuple<Tensor, Tensor> meta(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&,
-                                const Tensor&, int64_t, int64_t, double) {
-  check_segment_attention(q, k, v);
-  const auto lse_type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+std::tuple<Tensor, Tensor> meta(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
+                                const Tensor& k_offsets, int64_t, int64_t, double) {
+  check_segment_attention(q, k, v, q_offsets, k_offsets);
   return {at::empty_like(q, at::MemoryFormat::Contiguous),
-          q.new_empty({q.size(0), q.size(1)}, q.options().dtype(lse_type))};
+          q.new_empty({q.size(0), q.size(1)}, q.options().dtype(sum_type(q)))};
 }
 
-std::tuple<Tensor, Tensor, Tensor> meta_backward(const Tensor&, const Tensor& q, const Tensor& k,
-                                                 const Tensor& v, const Tensor&, const Tensor&, const Tensor&,
-                                                 const Tensor&, int64_t, int64_t, double) {
+std::tuple<Tensor, Tensor, Tensor> meta_backward(const Tensor& grad, const Tensor& q, const Tensor& k,
+                                                 const Tensor& v, const Tensor& out, const Tensor& lse,
+                                                 const Tensor& q_offsets, const Tensor& k_offsets, int64_t,
+                                                 int64_t, double) {
+  check_segment_attention_backward(grad, q, k, v, out, lse, q_offsets, k_offsets);
   const auto like = [](const Tensor& x) { return at::empty_like(x, at::MemoryFormat::Contiguous); };
   return {like(q), like(k), like(v)};
 }
@@ -91,7 +92,8 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 
 }  // namespace
 
-void check_segment_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
+void check_segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
+                             const Tensor& k_offsets) {
   TORCH_CHECK(q.dim() == 3, "segment_attention: q must be [Nq, H, E], got ", q.sizes());
   TORCH_CHECK(k.dim() == 3 && k.size(2) == q.size(2), "segment_attention: k must be [Nk, Hkv, ", q.size(2),
               "], got ", k.sizes());
@@ -99,19 +101,31 @@ void check_segment_attention(const Tensor& q, const Tensor& k, const Tensor& v) 
   TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, "segment_attention: ", q.size(1),
               " query heads do not divide among ", k.size(1), " key heads");
   TORCH_CHECK(q.is_floating_point(), "segment_attention: q must be floating, got ", q.scalar_type());
-  for (const Tensor* x : {&k, &v})
-    TORCH_CHECK(x->scalar_type() == q.scalar_type() && x->device() == q.device(), "segment_attention: q is ",
-                q.scalar_type(), " on ", q.device(), ", but k or v is ", x->scalar_type(), " on ",
-                x->device());
+  check_one_type("segment_attention", {"q", q}, {{"k", k}, {"v", v}});
+  check_one_device("segment_attention", {"q", q}, {{"q_offsets", q_offsets}, {"k_offsets", k_offsets}});
+  TORCH_CHECK(k_offsets.numel() == q_offsets.numel(), "segment_attention: ", q_offsets.numel() - 1,
+              " query segments but ", k_offsets.numel() - 1, " key segments");
+}
+
+void check_segment_attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v,
+                                      const Tensor& out, const Tensor& lse, const Tensor& q_offsets,
+                                      const Tensor& k_offsets) {
+  check_segment_attention(q, k, v, q_offsets, k_offsets);
+  check_one_type("segment_attention_backward", {"q", q}, {{"grad", grad}, {"out", out}});
+  check_one_device("segment_attention_backward", {"q", q}, {{"lse", lse}});
+  TORCH_CHECK(grad.sizes() == q.sizes() && out.sizes() == q.sizes(),
+              "segment_attention_backward: grad and out must be like q ", q.sizes(), ", got ", grad.sizes(),
+              " and ", out.sizes());
+  TORCH_CHECK(lse.sizes() == q.sizes().slice(0, 2) && lse.scalar_type() == sum_type(q),
+              "segment_attention_backward: lse must be ", sum_type(q), " ", q.sizes().slice(0, 2), ", got ",
+              lse.scalar_type(), " ", lse.sizes());
 }
 
 Tensor segment_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segments& q_segments,
                          const Segments& k_segments, double scale) {
-  check_segment_attention(q, k, v);
+  check_segment_attention(q, k, v, q_segments.offsets, k_segments.offsets);
   check_covers("segment_attention", "q", q_segments, q);
   check_covers("segment_attention", "k", k_segments, k);
-  TORCH_CHECK(q_segments.count == k_segments.count, "segment_attention: ", q_segments.count,
-              " query segments but ", k_segments.count, " key segments");
   static const auto op = schema<Forward>("blt::segment_attention");
   return std::get<0>(op.call(q, k, v, q_segments.offsets, k_segments.offsets, q_segments.longest,
                              k_segments.longest, scale));

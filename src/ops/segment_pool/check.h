@@ -1,4 +1,4 @@
-// What segment_pool's arguments must be, wherever it is entered.
+// What arguments must be, wherever segment_pool and its backward are entered.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,9 @@
 
 namespace blt::ops {
 
-void check_segment_pool(const at::Tensor& x);
+void check_segment_pool(const at::Tensor& x, const at::Tensor& offsets);
+void check_segment_pool_backward(const at::Tensor& grad, const at::Tensor& offsets, const at::Tensor& winners,
+                                 Pooling pooling);
 
 // The schema's "max", "mean", "min".
 Pooling pooling_named(std::string_view name);

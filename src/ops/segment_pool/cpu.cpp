@@ -55,7 +55,7 @@ void run_backward(const Tensor& grad, const int32_t* offsets, Pooling pooling, c
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& offsets, int64_t, std::string_view name) {
-  check_segment_pool(x);
+  check_segment_pool(x, offsets);
   const Pooling pooling = pooling_named(name);
   const int32_t* o = non_empty_offsets(offsets, x.size(0));
   const int64_t count = offsets.numel() - 1;
@@ -72,12 +72,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& offsets, int64
 Tensor backward(const Tensor& grad, const Tensor& offsets, int64_t, const Tensor& winners,
                 std::string_view name, int64_t rows) {
   const Pooling pooling = pooling_named(name);
+  check_segment_pool_backward(grad, offsets, winners, pooling);
   const int32_t* o = non_empty_offsets(offsets, rows);
-  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == offsets.numel() - 1, "segment_pool_backward: grad must be [",
-              offsets.numel() - 1, ", C], got ", grad.sizes());
-  TORCH_CHECK(
-      pooling == Pooling::kMean || (winners.sizes() == grad.sizes() && winners.scalar_type() == at::kInt),
-      "segment_pool_backward: winners must be int32 like grad ", grad.sizes(), ", got ", winners.sizes());
   const Tensor grad_ = grad.to(kernel_type(grad)).contiguous();
   const Tensor winners_ = winners.contiguous();
   Tensor grad_x = at::empty({rows, grad.size(1)}, grad_.options());

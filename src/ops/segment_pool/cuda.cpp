@@ -11,16 +11,15 @@ namespace {
 
 using at::Tensor;
 
-PoolRule rule_named(std::string_view name) {
-  const Pooling pooling = pooling_named(name);
+PoolRule rule_of(Pooling pooling) {
   return pooling == Pooling::kMax   ? PoolRule::kMax
          : pooling == Pooling::kMin ? PoolRule::kMin
                                     : PoolRule::kMean;
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& offsets, int64_t, std::string_view name) {
-  check_segment_pool(x);
-  const PoolRule rule = rule_named(name);
+  check_segment_pool(x, offsets);
+  const PoolRule rule = rule_of(pooling_named(name));
   const Storage storage = storage_of("segment_pool", x);
   const OnDevice device(x);
   const int64_t segments = offsets.numel() - 1, columns = x.size(1);
@@ -37,13 +36,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& offsets, int64
 
 Tensor backward(const Tensor& grad, const Tensor& offsets, int64_t, const Tensor& winners,
                 std::string_view name, int64_t rows) {
-  const PoolRule rule = rule_named(name);
+  check_segment_pool_backward(grad, offsets, winners, pooling_named(name));
+  const PoolRule rule = rule_of(pooling_named(name));
   const Storage storage = storage_of("segment_pool_backward", grad);
-  TORCH_CHECK(grad.dim() == 2 && grad.size(0) == offsets.numel() - 1, "segment_pool_backward: grad must be [",
-              offsets.numel() - 1, ", C], got ", grad.sizes());
-  TORCH_CHECK(
-      rule == PoolRule::kMean || (winners.sizes() == grad.sizes() && winners.scalar_type() == at::kInt),
-      "segment_pool_backward: winners must be int32 like grad ", grad.sizes(), ", got ", winners.sizes());
   const OnDevice device(grad);
   const Tensor grad_ = ready(grad), winners_ = winners.contiguous();
   Tensor grad_x = at::empty({rows, grad.size(1)}, grad.options());

@@ -57,14 +57,15 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& x, const Tensor& offsets, int6
 }
 
 std::tuple<Tensor, Tensor> meta(const Tensor& x, const Tensor& offsets, int64_t, std::string_view pooling) {
-  check_segment_pool(x);
+  check_segment_pool(x, offsets);
   const int64_t count = offsets.numel() - 1;
   const int64_t winners = pooling_named(pooling) == Pooling::kMean ? 0 : count;
   return {x.new_empty({count, x.size(1)}), x.new_empty({winners, x.size(1)}, x.options().dtype(at::kInt))};
 }
 
-Tensor meta_backward(const Tensor& grad, const Tensor&, int64_t, const Tensor&, std::string_view,
-                     int64_t rows) {
+Tensor meta_backward(const Tensor& grad, const Tensor& offsets, int64_t, const Tensor& winners,
+                     std::string_view pooling, int64_t rows) {
+  check_segment_pool_backward(grad, offsets, winners, pooling_named(pooling));
   return grad.new_empty({rows, grad.size(1)});
 }
 
@@ -77,9 +78,22 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 
 }  // namespace
 
-void check_segment_pool(const Tensor& x) {
+void check_segment_pool(const Tensor& x, const Tensor& offsets) {
   TORCH_CHECK(x.dim() == 2 && x.is_floating_point(), "segment_pool: x must be [N, C] floating, got ",
               x.scalar_type(), " ", x.sizes());
+  check_one_device("segment_pool", {"x", x}, {{"offsets", offsets}});
+}
+
+void check_segment_pool_backward(const Tensor& grad, const Tensor& offsets, const Tensor& winners,
+                                 Pooling pooling) {
+  check_one_device("segment_pool_backward", {"grad", grad}, {{"offsets", offsets}, {"winners", winners}});
+  TORCH_CHECK(grad.dim() == 2 && grad.is_floating_point() && grad.size(0) == offsets.numel() - 1,
+              "segment_pool_backward: grad must be floating [", offsets.numel() - 1, ", C], got ",
+              grad.scalar_type(), " ", grad.sizes());
+  TORCH_CHECK(
+      pooling == Pooling::kMean || (winners.sizes() == grad.sizes() && winners.scalar_type() == at::kInt),
+      "segment_pool_backward: winners must be int32 like grad ", grad.sizes(), ", got ",
+      winners.scalar_type(), " ", winners.sizes());
 }
 
 Pooling pooling_named(std::string_view name) {
@@ -93,7 +107,7 @@ std::string_view name_of(Pooling pooling) {
 }
 
 Tensor segment_pool(const Tensor& x, const Segments& segments, Pooling pooling) {
-  check_segment_pool(x);
+  check_segment_pool(x, segments.offsets);
   check_covers("segment_pool", "x", segments, x);
   static const auto op = schema<Forward>("blt::segment_pool");
   return std::get<0>(op.call(x, segments.offsets, segments.longest, name_of(pooling)));

@@ -1,4 +1,4 @@
-// What gate and up must be, wherever swiglu is entered.
+// What arguments must be, wherever swiglu and its backward are entered.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,5 +6,6 @@
 namespace blt::ops {
 
 void check_swiglu(const at::Tensor& gate, const at::Tensor& up);
+void check_swiglu_backward(const at::Tensor& grad, const at::Tensor& gate, const at::Tensor& up);
 
 }  // namespace blt::ops

@@ -29,9 +29,7 @@ Tensor forward(const Tensor& gate, const Tensor& up) {
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& gate, const Tensor& up) {
-  check_swiglu(gate, up);
-  TORCH_CHECK(grad.sizes() == gate.sizes(), "swiglu_backward: grad must be like gate ", gate.sizes(),
-              ", got ", grad.sizes());
+  check_swiglu_backward(grad, gate, up);
   const auto type = kernel_type(gate);
   const Tensor grad_ = ready(grad, type), gate_ = ready(gate, type), up_ = ready(up, type);
   Tensor grad_gate = at::empty_like(gate_), grad_up = at::empty_like(up_);

@@ -24,10 +24,7 @@ Tensor forward(const Tensor& gate, const Tensor& up) {
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& gate, const Tensor& up) {
-  check_swiglu(gate, up);
-  TORCH_CHECK(grad.sizes() == gate.sizes() && grad.scalar_type() == gate.scalar_type(),
-              "swiglu_backward: grad must be like gate ", gate.scalar_type(), " ", gate.sizes(), ", got ",
-              grad.scalar_type(), " ", grad.sizes());
+  check_swiglu_backward(grad, gate, up);
   const Storage storage = storage_of("swiglu_backward", gate);
   const OnDevice device(gate);
   const Tensor grad_ = ready(grad), gate_ = ready(gate), up_ = ready(up);

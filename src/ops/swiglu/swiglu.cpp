@@ -45,7 +45,8 @@ Tensor meta(const Tensor& gate, const Tensor& up) {
   return at::empty_like(gate, at::MemoryFormat::Contiguous);
 }
 
-std::tuple<Tensor, Tensor> meta_backward(const Tensor&, const Tensor& gate, const Tensor& up) {
+std::tuple<Tensor, Tensor> meta_backward(const Tensor& grad, const Tensor& gate, const Tensor& up) {
+  check_swiglu_backward(grad, gate, up);
   return {at::empty_like(gate, at::MemoryFormat::Contiguous),
           at::empty_like(up, at::MemoryFormat::Contiguous)};
 }
@@ -64,9 +65,14 @@ void check_swiglu(const Tensor& gate, const Tensor& up) {
   TORCH_CHECK(up.sizes() == gate.sizes(), "swiglu: up must be like gate ", gate.sizes(), ", got ",
               up.sizes());
   TORCH_CHECK(gate.is_floating_point(), "swiglu: gate must be floating, got ", gate.scalar_type());
-  TORCH_CHECK(up.scalar_type() == gate.scalar_type() && up.device() == gate.device(), "swiglu: gate is ",
-              gate.scalar_type(), " on ", gate.device(), ", but up is ", up.scalar_type(), " on ",
-              up.device());
+  check_one_type("swiglu", {"gate", gate}, {{"up", up}});
+}
+
+void check_swiglu_backward(const Tensor& grad, const Tensor& gate, const Tensor& up) {
+  check_swiglu(gate, up);
+  check_one_type("swiglu_backward", {"gate", gate}, {{"grad", grad}});
+  TORCH_CHECK(grad.sizes() == gate.sizes(), "swiglu_backward: grad must be like gate ", gate.sizes(),
+              ", got ", grad.sizes());
 }
 
 Tensor swiglu(const Tensor& gate, const Tensor& up) {

@@ -107,7 +107,7 @@ void run_backward(const AttentionInputs<T>& in, std::vector<AttentionDocument> d
 
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets,
                                    int64_t, int64_t window, double scale) {
-  check_window_attention(q, k, v, window);
+  check_window_attention(q, k, v, offsets, window);
   const std::vector<AttentionDocument> documents = documents_of(offsets, q.size(0));
   const at::ScalarType dtype = kernel_type(q);
   const Tensor q_ = ready(q, dtype), k_ = ready(k, dtype), v_ = ready(v, dtype);
@@ -123,15 +123,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const Tensor& k,
                                             const Tensor& v, const Tensor& out, const Tensor& lse,
                                             const Tensor& offsets, int64_t, int64_t window, double scale) {
-  check_window_attention(q, k, v, window);
+  check_window_attention_backward(grad, q, k, v, out, lse, offsets, window);
   const at::ScalarType dtype = kernel_type(q);
-  TORCH_CHECK(grad.sizes() == q.sizes() && out.sizes() == q.sizes(),
-              "window_attention_backward: grad and out must be like q ", q.sizes(), ", got ", grad.sizes(),
-              " and ", out.sizes());
-  TORCH_CHECK(
-      lse.dim() == 2 && lse.size(0) == q.size(0) && lse.size(1) == q.size(1) && lse.scalar_type() == dtype,
-      "window_attention_backward: lse must be ", dtype, " [", q.size(0), ", ", q.size(1), "], got ",
-      lse.scalar_type(), " ", lse.sizes());
   const std::vector<AttentionDocument> documents = documents_of(offsets, q.size(0));
   const Tensor q_ = ready(q, dtype), k_ = ready(k, dtype), v_ = ready(v, dtype);
   const Tensor grad_ = ready(grad, dtype), out_ = ready(out, dtype), lse_ = lse.contiguous();

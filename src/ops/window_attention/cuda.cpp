@@ -68,7 +68,7 @@ WindowAttention arguments(const Tensor& q, const Tensor& k, const Tensor& v, con
 
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets,
                                    int64_t longest, int64_t window, double scale) {
-  check_window_attention(q, k, v, window);
+  check_window_attention(q, k, v, offsets, window);
   check_head_width("window_attention", q);
   const Storage storage = storage_of("window_attention", q);
   const OnDevice device(q);
@@ -85,11 +85,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
 
 Gradients backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
                    const Tensor& lse, const Tensor& offsets, int64_t longest, int64_t window, double scale) {
-  check_window_attention(q, k, v, window);
+  check_window_attention_backward(grad, q, k, v, out, lse, offsets, window);
   check_head_width("window_attention", q);
-  TORCH_CHECK(grad.sizes() == q.sizes() && out.sizes() == q.sizes(),
-              "window_attention_backward: grad and out must be like q ", q.sizes(), ", got ", grad.sizes(),
-              " and ", out.sizes());
   const Storage storage = storage_of("window_attention_backward", q);
   const OnDevice device(q);
   const auto like = [](const Tensor& x) { return at::empty(x.sizes(), x.options()); };

@@ -4,7 +4,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "ops/cpu/kernel_type.h"
 #include "ops/door.h"
 #include "ops/window_attention/check.h"
 
@@ -65,16 +64,16 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& q, const Tensor& k, const Tens
   return {std::move(result[0]), std::move(result[1])};
 }
 
-std::tuple<Tensor, Tensor> meta(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&, int64_t,
-                                int64_t window, double) {
-  check_window_attention(q, k, v, window);
-  return {q.new_empty(q.sizes()), q.new_empty({q.size(0), q.size(1)}, q.options().dtype(kernel_type(q)))};
+std::tuple<Tensor, Tensor> meta(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets,
+                                int64_t, int64_t window, double) {
+  check_window_attention(q, k, v, offsets, window);
+  return {q.new_empty(q.sizes()), q.new_empty({q.size(0), q.size(1)}, q.options().dtype(sum_type(q)))};
 }
 
-std::tuple<Tensor, Tensor, Tensor> meta_backward(const Tensor&, const Tensor& q, const Tensor& k,
-                                                 const Tensor& v, const Tensor&, const Tensor&, const Tensor&,
-                                                 int64_t, int64_t window, double) {
-  check_window_attention(q, k, v, window);
+std::tuple<Tensor, Tensor, Tensor> meta_backward(const Tensor& grad, const Tensor& q, const Tensor& k,
+                                                 const Tensor& v, const Tensor& out, const Tensor& lse,
+                                                 const Tensor& offsets, int64_t, int64_t window, double) {
+  check_window_attention_backward(grad, q, k, v, out, lse, offsets, window);
   return {q.new_empty(q.sizes()), k.new_empty(k.sizes()), v.new_empty(v.sizes())};
 }
 
@@ -87,7 +86,8 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) {
 
 }  // namespace
 
-void check_window_attention(const Tensor& q, const Tensor& k, const Tensor& v, int64_t window) {
+void check_window_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets,
+                            int64_t window) {
   TORCH_CHECK(q.dim() == 3 && q.is_floating_point(), "window_attention: q must be [T, H, E] floating, got ",
               q.scalar_type(), " ", q.sizes());
   TORCH_CHECK(k.dim() == 3 && k.size(0) == q.size(0) && k.size(2) == q.size(2) && k.sizes() == v.sizes(),
@@ -96,17 +96,28 @@ void check_window_attention(const Tensor& q, const Tensor& k, const Tensor& v, i
   TORCH_CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, "window_attention: the heads of q, ", q.size(1),
               ", must be a multiple of those of k, ", k.size(1));
   TORCH_CHECK(q.size(2) > 0, "window_attention: heads have no width, got q ", q.sizes());
-  TORCH_CHECK(k.scalar_type() == q.scalar_type() && v.scalar_type() == q.scalar_type(),
-              "window_attention: q is ", q.scalar_type(), ", but k and v are ", k.scalar_type(), " and ",
-              v.scalar_type());
-  TORCH_CHECK(k.device() == q.device() && v.device() == q.device(), "window_attention: q is on ", q.device(),
-              ", but k and v are on ", k.device(), " and ", v.device());
+  check_one_type("window_attention", {"q", q}, {{"k", k}, {"v", v}});
+  check_one_device("window_attention", {"q", q}, {{"offsets", offsets}});
   TORCH_CHECK(window >= 0, "window_attention: the window must be 0 (all before) or positive, got ", window);
+}
+
+void check_window_attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v,
+                                     const Tensor& out, const Tensor& lse, const Tensor& offsets,
+                                     int64_t window) {
+  check_window_attention(q, k, v, offsets, window);
+  check_one_type("window_attention_backward", {"q", q}, {{"grad", grad}, {"out", out}});
+  check_one_device("window_attention_backward", {"q", q}, {{"lse", lse}});
+  TORCH_CHECK(grad.sizes() == q.sizes() && out.sizes() == q.sizes(),
+              "window_attention_backward: grad and out must be like q ", q.sizes(), ", got ", grad.sizes(),
+              " and ", out.sizes());
+  TORCH_CHECK(lse.sizes() == q.sizes().slice(0, 2) && lse.scalar_type() == sum_type(q),
+              "window_attention_backward: lse must be ", sum_type(q), " ", q.sizes().slice(0, 2), ", got ",
+              lse.scalar_type(), " ", lse.sizes());
 }
 
 Tensor window_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Segments& documents,
                         int64_t window, double scale) {
-  check_window_attention(q, k, v, window);
+  check_window_attention(q, k, v, documents.offsets, window);
   check_covers("window_attention", "q", documents, q);
   static const auto op = schema<Forward>("blt::window_attention");
   return std::get<0>(op.call(q, k, v, documents.offsets, documents.longest, window, scale));
