@@ -25,7 +25,8 @@ Tensor meta_pack(const Tensor& weight) {
 }
 
 Tensor meta(const Tensor& x, const Tensor& panels, int64_t out) {
-  check_product(x, panels, out);
+  check_product(x, panels);
+  check_panels(x, panels, out);
   return x.new_empty({x.size(0), out});
 }
 
@@ -42,12 +43,17 @@ void check_weight(const Tensor& weight) {
               weight.sizes());
 }
 
-void check_product(const Tensor& x, const Tensor& panels, int64_t out) {
+void check_product(const Tensor& x, const Tensor& panels) {
   TORCH_CHECK(x.dim() == 2 && x.is_floating_point(), "packed_linear: x must be [N, in] floating, got ",
               x.scalar_type(), " ", x.sizes());
-  TORCH_CHECK(panels.scalar_type() == panel_dtype(x.scalar_type()) && panels.device() == x.device(),
-              "packed_linear: a weight of ", x.scalar_type(), " on ", x.device(), " has panels of ",
-              panel_dtype(x.scalar_type()), " there, got ", panels.scalar_type(), " on ", panels.device());
+  TORCH_CHECK(panels.device() == x.device(), "packed_linear: x is on ", x.device(), ", but panels on ",
+              panels.device());
+}
+
+void check_panels(const Tensor& x, const Tensor& panels, int64_t out) {
+  TORCH_CHECK(panels.scalar_type() == panel_dtype(x.scalar_type()), "packed_linear: a weight of ",
+              x.scalar_type(), " has panels of ", panel_dtype(x.scalar_type()), ", got ",
+              panels.scalar_type());
   const int64_t columns = panel_columns(x.scalar_type());
   TORCH_CHECK(out >= 0 && panels.dim() == 3 && panels.size(0) == (out + columns - 1) / columns &&
                   panels.size(1) == x.size(1) && panels.size(2) == columns,
