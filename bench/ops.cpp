@@ -285,6 +285,10 @@ void add_1b() {
         {window_attention_case(std::vector<int64_t>(T / 8192, 8192), kHeads, kHeads, kHead, 512)});
     add("linear", {linear_case(T, kWidth, kWidth), linear_case(T, kWidth, kFfn)});
   }
+  for (const int64_t rows : {1, 8, 32, 1024})
+    add("packed_linear", {packed_once(packed_linear_case(rows, kWidth, kWidth)),
+                          packed_once(packed_linear_case(rows, kFfn, kWidth)),
+                          packed_once(packed_linear_case(rows, kWidth, kFfn))});
 }
 
 }  // namespace

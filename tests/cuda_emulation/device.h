@@ -104,6 +104,38 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
                              [&] { kernel(arguments...); });
 }
 
+// The matrix units, as ops/cuda/kernel.h describes them: lanes hand each other their words.
+template <class T>
+void multiply_tiles(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
+  struct Words {
+    uint32_t a[4], b[2];
+  };
+  Words own;
+  std::memcpy(own.a, a, sizeof(a));
+  std::memcpy(own.b, b, sizeof(b));
+  const auto from_lane = [&](unsigned lane) {
+    return reinterpret_cast<const Words*>(
+        ::blt::emulation::shuffle(~0u, reinterpret_cast<uintptr_t>(&own), lane, BLT_HERE));
+  };
+  const unsigned line = ::blt::emulation::lane() / 4, quarter = ::blt::emulation::lane() % 4;
+  const Words *rows[4], *columns[2][4];
+  for (unsigned t = 0; t < 4; ++t) {
+    rows[t] = from_lane(4 * line + t);
+    for (unsigned column = 0; column < 2; ++column)
+      columns[column][t] = from_lane(4 * (2 * quarter + column) + t);
+  }
+  const auto element = [](uint32_t word, unsigned half) {
+    const auto bits = static_cast<uint16_t>(word >> (16 * half));
+    return static_cast<float>(T(bits, T::from_bits()));
+  };
+  for (unsigned i = 0; i < 4; ++i)
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned t = k % 8 / 2;
+      c[i] += element(rows[t]->a[k / 8 * 2 + i / 2], k % 2) * element(columns[i % 2][t]->b[k / 8], k % 2);
+    }
+  __syncwarp(~0u);  // until then the others read `own`
+}
+
 template <class T>
 T* shared_memory() {
   return reinterpret_cast<T*>(::blt::emulation::block_memory());

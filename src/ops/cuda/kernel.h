@@ -130,6 +130,30 @@ struct LaneGroup {
   }
 };
 
+#ifdef __CUDACC__
+// c += a b, by the 32 lanes of a warp together; a [16, 16], b [16, 8], c [16, 8]. Two elements of T in a word, the first in its lower half. Lane l
+// has, with g = l / 4 and t = l % 4, of row g of a the elements 2 t, 2 t + 1 in a[0] and 2 t + 8, 2 t + 9 in a[2], of row g + 8 the same in a[1]
+// and a[3]; of column g of b the same in b[0] and b[1]; of c those of columns 2 t, 2 t + 1 in row g, then in row g + 8.
+// Source: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+template <class T>
+__device__ void multiply_tiles(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&c)[4]) {
+  if constexpr (std::is_same_v<T, c10::BFloat16>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    static_assert(std::is_same_v<T, c10::Half>);
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+#endif
+
 // run(T()) with the element type that `storage` names.
 template <class Run>
 void with_storage(Storage storage, const Run& run) {

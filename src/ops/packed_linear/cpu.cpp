@@ -17,7 +17,8 @@ Tensor pack(const Tensor& weight) {
 }
 
 Tensor forward(const Tensor& x, const Tensor& panels, int64_t out_features) {
-  check_product(x, panels, out_features);
+  check_product(x, panels);
+  check_panels(x, panels, out_features);
   const Tensor x_ = x.to(panels.scalar_type()).contiguous();
   return times_panels(x_, panels.contiguous(), out_features).to(x.scalar_type());
 }

@@ -25,7 +25,8 @@ Tensor meta_pack(const Tensor& weight) {
 }
 
 Tensor meta(const Tensor& x, const Tensor& panels, int64_t out) {
-  check_product(x, panels, out);
+  check_product(x, panels);
+  check_panels(x, panels, out);
   return x.new_empty({x.size(0), out});
 }
 
@@ -42,10 +43,13 @@ void check_weight(const Tensor& weight) {
               weight.sizes());
 }
 
-void check_product(const Tensor& x, const Tensor& panels, int64_t out) {
+void check_product(const Tensor& x, const Tensor& panels) {
   TORCH_CHECK(x.dim() == 2 && x.is_floating_point(), "packed_linear: x must be [N, in] floating, got ",
               x.scalar_type(), " ", x.sizes());
   check_one_device("packed_linear", {"x", x}, {{"panels", panels}});
+}
+
+void check_panels(const Tensor& x, const Tensor& panels, int64_t out) {
   TORCH_CHECK(panels.scalar_type() == panel_dtype(x.scalar_type()), "packed_linear: a weight of ",
               x.scalar_type(), " has panels of ", panel_dtype(x.scalar_type()), ", got ",
               panels.scalar_type());
