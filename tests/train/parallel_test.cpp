@@ -13,6 +13,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <utility>
@@ -196,7 +197,6 @@ void expect_the_losses_of_one(const TrainConfig& config, const std::vector<Divis
   EXPECT_LT(one.losses.back(), one.losses.front() - 0.1);
   for (const Division& division : divisions)
     for (const int64_t ranks : {1, 2, 3, 4}) {
-      if (ranks == 1 && type == at::kDouble) continue;
       std::vector<Result> many(static_cast<size_t>(ranks));
       const auto output = folder / std::to_string(runs++);
       in_group(ranks, [&](const std::shared_ptr<Group>& group) {
@@ -567,6 +567,57 @@ TEST(Parallel, GradientsMayTravelInBfloat16) {
         EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
     }
   }
+}
+
+// What a rank sends in a step.
+struct Sent {
+  int64_t transfers = 0, bytes = 0;
+
+  bool operator==(const Sent&) const = default;
+  void add(int64_t more) { ++transfers, bytes += more; }
+};
+void PrintTo(const Sent& sent, std::ostream* out) {
+  *out << sent.transfers << " transfers of " << sent.bytes << " bytes";
+}
+
+// The same text in one batch a step and in four: gradients are added up before they travel, and so are those of table rows.
+TEST(Parallel, GradientsOfSeveralBatchesTravelOnce) {
+  at::set_num_threads(1);
+  struct Step {
+    Sent dense, rows, all;
+  };
+  const auto step_of = [](const std::shared_ptr<Group>& group, const Division& division, int64_t accumulate) {
+    Step step;
+    TrainerParts parts;
+    const Blt model = new_model();
+    parts.model = trainable(model);
+    parts.train = share_of(group->rank(), group->size(), accumulate);
+    parts.group = std::make_shared<WatchedGroup>(group, [&](const WatchedGroup::Seen& seen) {
+      step.all.add(seen.bytes);
+      if (seen.what.starts_with("gradients, ")) step.dense.add(seen.bytes);
+      if (seen.what == "gradients of table rows") step.rows.add(seen.bytes);
+    });
+    parts.parallel = divided(division);
+    Trainer trainer(training(accumulate, Compute::kFloat32), std::move(parts));
+    step = {};
+    trainer.train_step();
+    return step;
+  };
+  for (const Division& division : divisions())
+    for (const int64_t ranks : {2, 3})
+      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
+        const std::string what = fmt::format("{}, rank {} of {}", name_of(division), group->rank(), ranks);
+        const Step one = step_of(group, division, 1), four = step_of(group, division, 4);
+        EXPECT_GT(one.dense.transfers, 1) << what;
+        EXPECT_EQ(one.rows.transfers, 1) << what;
+        EXPECT_EQ(four.rows, one.rows) << what;
+        // From ZeRO-2 on no rank has whole gradients, to which the next batch could add.
+        const int64_t times = division.has(Sharding::kZero2) ? 4 : 1;
+        EXPECT_EQ(four.dense, (Sent{times * one.dense.transfers, times * one.dense.bytes})) << what;
+        if (!division.has(Sharding::kZero2) && !division.has_tables()) {
+          EXPECT_EQ(four.all, one.all) << what;
+        }
+      });
 }
 
 TEST(Parallel, WithoutOverlapTheResultIsTheSame) {
