@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bench/timing.h"
+#include "blt/ops/arithmetic.h"
 
 namespace blt::bench {
 namespace {
@@ -46,6 +47,7 @@ double median_of_repeats(const F& f) {
 
 CudaClock::CudaClock(at::ScalarType dtype) {
   TORCH_CHECK(at::hasCUDA(), "no CUDA device is to be seen: look at nvidia-smi");
+  ops::sum_products_in_float32();  // as models have it
   const auto options = at::TensorOptions().device(at::kCUDA);
   from_ = at::randint(256, {kCopyBytes}, options.dtype(at::kByte));
   to_ = at::empty_like(from_);

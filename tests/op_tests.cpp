@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 
+#include "blt/ops/arithmetic.h"
 #include "cuda_emulation/kernels.h"
 
 namespace blt {
@@ -247,6 +248,7 @@ bool on_cuda(at::ScalarType dtype) { return dtype != at::kDouble; }
 TEST_P(OpTest, CudaEqualsReference) {
   const OpCase& c = GetParam();
   if (!at::hasCUDA() || at::getNumGPUs() == 0) GTEST_SKIP() << "no CUDA device";
+  ops::sum_products_in_float32();
   try {
     for (const at::ScalarType dtype : c.dtypes)
       if (on_cuda(dtype)) expect_reference(c, dtype, at::kCUDA);

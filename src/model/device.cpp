@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "blt/base/error.h"
+#include "blt/ops/arithmetic.h"
 
 namespace blt {
 namespace {
@@ -48,6 +49,7 @@ c10::Device find_device(const std::string& name, const std::string& asked, int64
     throw Error(fmt::format("{}: there is no cuda:{}; {} to be seen: {}", asked, number,
                             devices == 1 ? "one device is" : fmt::format("{} devices are", devices),
                             devices == 1 ? "cuda:0" : fmt::format("cuda:0 to cuda:{}", devices - 1)));
+  ops::sum_products_in_float32();
   return {c10::kCUDA, static_cast<c10::DeviceIndex>(number)};
 }
 

@@ -1,5 +1,8 @@
 #include "ops/linear_cases.h"
 
+#include <ATen/Context.h>
+
+#include "blt/ops/arithmetic.h"
 #include "message.h"
 #include "op_tests.h"
 
@@ -30,6 +33,16 @@ TEST(Linear, ComputesNoGradientThatNobodyAskedFor) {
   ops::linear(x, w).sum().backward();
   EXPECT_FALSE(x.grad().defined());
   EXPECT_TRUE(at::equal(w.grad(), at::full({4, 3}, 2.0)));
+}
+
+TEST(Linear, SumsIn16BitsCanBeForbidden) {
+  at::Context& context = at::globalContext();
+  ops::sum_products_in_float32();
+  EXPECT_EQ(context.allowBF16ReductionCuBLAS(),
+            at::CuBLASReductionOption::DisallowReducedPrecisionAllowSplitK);
+  EXPECT_EQ(context.allowFP16ReductionCuBLAS(),
+            at::CuBLASReductionOption::DisallowReducedPrecisionAllowSplitK);
+  EXPECT_FALSE(context.allowTF32CuBLAS());
 }
 
 TEST(Linear, RefusesWhatDoesNotFit) {

@@ -14,6 +14,7 @@ inline constexpr const char* kDeviceNames = "must be cpu, cuda, or one of severa
 
 // The device of that name; cuda: the one with the number local_rank (of this process among those of the machine). asked: what the user said,
 // such as "device: cuda", for messages. Throws blt::Error where this build has no CUDA kernels, or there is no such device to run them.
+// Of a CUDA device, products of 16-bit types are summed in float32 from then on (ops/arithmetic.h).
 c10::Device find_device(const std::string& name, const std::string& asked, int64_t local_rank = 0);
 
 }  // namespace blt

@@ -15,7 +15,7 @@ namespace {
 
 TORCH_LIBRARY_FRAGMENT(blt, m) { m.def("device_name(Tensor there) -> str"); }
 
-// The flags are the process's: whoever sets them sets them for everybody, so they are named here rather than changed.
+// The flags are the process's: others may have set them.
 std::string cuda_arithmetic(c10::Device device) {
   static const auto name = schema<std::string(const at::Tensor&)>("blt::device_name");
   at::Context& context = at::globalContext();
@@ -35,6 +35,11 @@ std::string arithmetic(c10::Device device) {
   if (device.is_cpu()) return "cpu" + std::to_string(static_cast<int>(isa()));
   if (device.is_cuda()) return cuda_arithmetic(device);
   return c10::DeviceTypeName(device.type(), /*lower_case=*/true);
+}
+
+void sum_products_in_float32() {
+  at::globalContext().setAllowBF16ReductionCuBLAS(/*allow_reduced_precision=*/false);
+  at::globalContext().setAllowFP16ReductionCuBLAS(/*allow_reduced_precision=*/false);
 }
 
 }  // namespace blt::ops
