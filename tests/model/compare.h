@@ -30,7 +30,7 @@ inline testing::AssertionResult within(const std::string& name, const at::Tensor
     text << name << ": shape " << actual.sizes() << " instead of " << expected.sizes();
     return testing::AssertionFailure() << text.str();
   }
-  const at::Tensor a = actual.detach().to(torch::kDouble).flatten();
+  const at::Tensor a = actual.detach().cpu().to(torch::kDouble).flatten();
   const at::Tensor b = expected.to(torch::kDouble).flatten();
   const at::Tensor error = (a - b).abs();
   const at::Tensor beyond = (error <= bound).logical_not().nonzero();  // NaN is beyond too
@@ -50,16 +50,16 @@ inline testing::AssertionResult within(const std::string& name, const at::Tensor
 
 inline double largest(const at::Tensor& x) { return x.numel() == 0 ? 0.0 : x.abs().max().item<double>(); }
 
-// 2e-5 x max(1, max |expected|): how near values must be to the references.
+// tolerance x max(1, max |expected|): how near values must be to the references.
 inline testing::AssertionResult same_values(const std::string& name, const at::Tensor& actual,
-                                            const at::Tensor& expected) {
-  return within(name, actual, expected, 2e-5 * std::max(1.0, largest(expected)));
+                                            const at::Tensor& expected, double tolerance = 2e-5) {
+  return within(name, actual, expected, tolerance * std::max(1.0, largest(expected)));
 }
 
-// 1e-4 x max |expected|: how near gradients must be.
+// tolerance x max |expected|: how near gradients must be.
 inline testing::AssertionResult same_gradient(const std::string& name, const at::Tensor& actual,
-                                              const at::Tensor& expected) {
-  return within(name, actual, expected, 1e-4 * largest(expected));
+                                              const at::Tensor& expected, double tolerance) {
+  return within(name, actual, expected, tolerance * largest(expected));
 }
 
 }  // namespace blt
