@@ -132,8 +132,7 @@ class Training {
  public:
   Training(const Options& options, at::Device device) {
     at::manual_seed(0);
-    Blt model(shape(options.shape));
-    model->to(device);
+    const Blt model = make_model(shape(options.shape), device);
     TrainConfig training;
     training.steps = 1000000;
     training.compute = compute_named(options.compute);
@@ -251,8 +250,8 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   chain->add_option("--megabytes", options.megabytes, "text that each part reads in a round")
       ->check(CLI::PositiveNumber);
-  wait->add_option("--shape", options.shape, "the trainer's: 1b, small or tiny")
-      ->check(CLI::IsMember({"1b", "small", "tiny"}));
+  wait->add_option("--shape", options.shape, "the trainer's: 1b, 400m, small or tiny")
+      ->check(CLI::IsMember({"1b", "400m", "small", "tiny"}));
   wait->add_option("--device", options.device,
                    "where it trains: cpu, cuda, or one of several such as cuda:1");
   wait->add_option("--entropy-device", options.entropy_device, "where the entropy model runs, likewise");

@@ -1,19 +1,30 @@
 #include "bench/products.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rand.h>
 #include <ATen/record_function.h>
 
 #include <algorithm>
 #include <mutex>
+
+#include "bench/cuda_clock.h"
+#include "bench/timing.h"
 
 namespace blt::bench {
 namespace {
 
 struct Layout {
   std::vector<int64_t> sizes, strides;
-  explicit Layout(const at::Tensor& x) : sizes(x.sizes().vec()), strides(x.strides().vec()) {}
-  bool operator==(const Layout& other) const { return sizes == other.sizes && strides == other.strides; }
+  at::ScalarType dtype;
+  at::Device device;
+  explicit Layout(const at::Tensor& x)
+      : sizes(x.sizes().vec()), strides(x.strides().vec()), dtype(x.scalar_type()), device(x.device()) {}
+  bool operator==(const Layout& other) const {
+    return sizes == other.sizes && strides == other.strides && dtype == other.dtype && device == other.device;
+  }
 };
 
 struct Call {
@@ -35,7 +46,8 @@ std::unique_ptr<at::ObserverContext> record(const at::RecordFunction& function) 
 }
 
 at::Tensor like(const Layout& layout) {
-  return at::empty_strided(layout.sizes, layout.strides, at::kFloat).uniform_(-1, 1);
+  const auto options = at::TensorOptions(layout.dtype).device(layout.device);
+  return at::empty_strided(layout.sizes, layout.strides, options).uniform_(-1, 1);
 }
 
 }  // namespace
@@ -63,6 +75,16 @@ void Products::repeat() {
                              .findSchemaOrThrow("blt::product", "")
                              .typed<at::Tensor(const at::Tensor&, const at::Tensor&)>();
   for (const size_t place : order_) op.call(distinct_[place].a, distinct_[place].b);
+}
+
+double product_flops_per_second(at::Device device, at::ScalarType dtype) {
+  if (device.is_cuda()) return CudaClock(dtype).product_flops_per_second();
+  constexpr int64_t kSide = 1536;
+  const at::Tensor a = at::rand({kSide, kSide}).to(dtype), b = at::rand({kSide, kSide}).to(dtype);
+  at::Tensor result = at::empty_like(a);
+  std::vector<double> times;
+  for (int i = 0; i < 6; ++i) times.push_back(seconds([&] { at::mm_out(result, a, b); }));
+  return 2.0 * kSide * kSide * kSide / median({times.begin() + 2, times.end()});
 }
 
 }  // namespace blt::bench

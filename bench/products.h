@@ -15,7 +15,8 @@ class Products {
   // Calls run() and remembers its products.
   explicit Products(const std::function<void()>& run);
 
-  // Makes them all again, on memory of its own with the shapes and strides of then, one after the other.
+  // Makes them all again, on memory of its own with the shapes, strides, types and devices of then, one after the other. On a device that
+  // works beside the host they are only begun.
   void repeat();
 
   double flops() const { return flops_; }
@@ -29,5 +30,8 @@ class Products {
   std::vector<size_t> order_;  // into distinct_
   double flops_ = 0;
 };
+
+// What a large product reaches on a device, of matrices of this type.
+double product_flops_per_second(at::Device device, at::ScalarType dtype);
 
 }  // namespace blt::bench

@@ -1,12 +1,16 @@
 #include "bench/shapes.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/rand.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 #include <vector>
+
+#include "blt/model/parameters.h"
 
 namespace blt::bench {
 namespace {
@@ -61,6 +65,15 @@ BltConfig shape(std::string_view name) {
                    .latent_layers = 6,
                    .window = 512,
                    .rows = 50000});
+  if (name == "400m")
+    return config({.local = 768,
+                   .local_heads = 12,
+                   .decoder_layers = 7,
+                   .latent = 1280,
+                   .latent_heads = 10,
+                   .latent_layers = 24,
+                   .window = 512,
+                   .rows = 500002});
   if (name == "1b")
     return config({.local = 1024,
                    .local_heads = 16,
@@ -70,7 +83,7 @@ BltConfig shape(std::string_view name) {
                    .latent_layers = 25,
                    .window = 512,
                    .rows = 500002});
-  TORCH_CHECK(name == "tiny", "the shapes are 1b, small and tiny, not ", name);
+  TORCH_CHECK(name == "tiny", "the shapes are 1b, 400m, small and tiny, not ", name);
   return config({.local = 64,
                  .local_heads = 2,
                  .local_ffn = 192,
@@ -83,8 +96,26 @@ BltConfig shape(std::string_view name) {
                  .rows = 5000});
 }
 
+Blt make_model(const BltConfig& config, at::Device device) {
+  if (device.is_cpu()) return Blt(config);
+  Blt model{nullptr};
+  {
+    const MetaParameters shapes_only;
+    model = Blt(config);
+  }
+  for (at::Tensor& parameter : model->parameters()) {
+    const at::Tensor values = at::empty(parameter.sizes(), at::TensorOptions(at::kFloat).device(device));
+    if (values.dim() == 1)
+      values.fill_(1);
+    else
+      values.normal_(0, 1 / std::sqrt(static_cast<double>(values.size(1))));
+    parameter.set_data(values);
+  }
+  return model;
+}
+
 EntropyModelConfig entropy_shape(std::string_view name) {
-  if (name == "100m" || name == "1b") return {};  // the paper's
+  if (name == "100m" || name == "400m" || name == "1b") return {};  // the paper's
   const BltConfig model = shape(name);
   EntropyModelConfig result;
   result.dim = model.local_dim;

@@ -11,9 +11,12 @@
 
 namespace blt::bench {
 
-// "small" (103 M parameters, 77 M of them n-gram tables), "tiny", or the paper's "1b" (configs/blt/1b.yaml; 3.1 G more are n-gram tables).
+// "small" (103 M parameters, 77 M of them n-gram tables), "tiny", or the paper's "400m" and "1b" (configs/blt/; 2.3 and 3.1 G more are n-gram tables).
 // Throws c10::Error for another name.
 BltConfig shape(std::string_view name);
+// A model on the device. On one that is not the CPU its parameters are made there, normally distributed or (gains) 1: billions of random numbers
+// would take the CPU a minute.
+Blt make_model(const BltConfig& config, at::Device device);
 // The entropy model that goes with it; "100m": the paper's, which goes with its models.
 EntropyModelConfig entropy_shape(std::string_view name);
 

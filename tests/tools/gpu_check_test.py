@@ -100,8 +100,10 @@ os.execv(sys.argv[5], sys.argv[5:])
 """
 TRAIN_STEP = r"""
 import sys
-if "--help" in sys.argv: print("--shape small or tiny --device X"); sys.exit()
-print('{"bytes_per_s": 7}')
+if "--help" in sys.argv: print("--shape 1b, small or tiny --device X --dtype X"); sys.exit()
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert arguments["--device"] == "cuda", arguments
+print('{"bytes_per_s": %d, "peak_mib": 30, "model_flop_utilisation": 0.3}' % (int(arguments["--rows"]) * 7))
 """
 ENTROPIES = r"""
 import sys
@@ -124,8 +126,9 @@ print('{"cases": {"with_text": %d}}' % ("--text" in sys.argv))
 """
 PEER = r"""
 import sys
-if "1b" in sys.argv: sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
-print('{"bytes_per_s_median": 5, "transformers": "5.17.0"}')
+arguments = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+if arguments["--config"] == "1b" and int(arguments["--B"]) > 2: sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
+print('{"bytes_per_s_median": 5, "peak_device_mib": 50, "transformers": "5.17.0"}')
 """
 
 
@@ -338,8 +341,14 @@ def test_the_other_stages(world):
     assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32, 40 steps") == "failed"
     assert cases["peer", "port train small float32 4 1024"]["result"]["transformers"] == "5.17.0"
     assert status(cases, "peer", "libblt train small float32 4 1024") == "passed"
-    assert cases["peer", "libblt train 1b bfloat16 1 4096"]["why"] == "bench/train_step does not have this shape or type yet"
-    assert "does not fit" in cases["peer", "port train 1b bfloat16 1 4096"]["why"]
+    assert cases["peer", "libblt train 400m bfloat16 4 4096"]["why"] == "bench/train_step does not have this shape or type yet"
+    assert status(cases, "peer", "port train 1b bfloat16 2 4096") == "passed" and "does not fit" in cases["peer", "port train 1b bfloat16 4 4096"]["why"]
+    assert cases["peer", "ratio train small float32 4 1024"]["bytes_per_s_ratio"] == 5.6, cases["peer", "ratio train small float32 4 1024"]
+    assert ("peer", "ratio train 1b bfloat16 4 4096") not in cases and ("peer", "ratio train 400m bfloat16 4 4096") not in cases
+    largest = cases["peer", "largest train 1b bfloat16"]
+    assert (largest["cell"], largest["batch_bytes"], largest["bytes_per_s_ratio"], largest["memory_ratio"]) == ("train 1b bfloat16 2 4096", 8192, 2.8, 0.6), largest
+    assert largest["goals"] == {"bytes_per_s_ratio": [4, False], "memory_ratio": [0.5, False], "model_flop_utilisation": [0.4, False]}, largest
+    assert "largest train 1b bfloat16: 2.80 times the port's bytes/s, 0.60 of its memory (bytes_per_s_ratio 4 missed" in said, said
     assert "1500" in said and "train: cuda float32, 40 steps: 10 bytes/s" in said
 
 
