@@ -263,7 +263,7 @@ void add_all() {
   add("cross_entropy", cross_entropy_bench_cases());
 }
 
-// The 1B model's shapes (local width 1024 in 16 heads, k = 2, a patch of 4.5 bytes on average): for GPUs, a CPU would take minutes. But
+// The 1B model's shapes (local width 1024 in 16 heads, k = 2, a patch of 4.5 bytes on average): for GPUs, a CPU would take minutes. But its
 // n-gram tables have 50,000 rows here, not the model's 500,002.
 void add_1b() {
   constexpr int64_t kWidth = 1024, kHeads = 16, kHead = 64, kFfn = 2816;
@@ -276,6 +276,9 @@ void add_1b() {
       add("segment_pool", {segment_pool_case(T, P, kWidth, Pooling::kMax)});
       add("rms_norm", {rms_norm_case(T, kWidth)});
       add("rope", {rope_case(T, kHeads, kHead, 8192)});
+    } else {  // the 400M model's local width is 768
+      add("segment_attention",
+          {encoder_attention_case(T, P, 2, 12, 12, kHead), decoder_attention_case(T, P, 2, 12, 12, kHead)});
     }
     add("ngram_embedding", {ngram_embedding_case(T, 8, kWidth, {{3, 4, 5, 6, 7, 8}, 50000, 1})});
     if (T == 32768) add("swiglu", {swiglu_case(T, kFfn)});
