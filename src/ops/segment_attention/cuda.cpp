@@ -65,14 +65,15 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q,
             at::zeros_like(v, at::MemoryFormat::Contiguous)};
   const Tensor q_ = in_packs(q), k_ = in_packs(k), v_ = in_packs(v), grad_ = in_packs(grad),
                out_ = in_packs(out);
-  const Tensor lse_ = lse.contiguous(), delta = at::empty(lse_.sizes(), lse_.options());
+  const Tensor lse_ = lse.contiguous();
   const auto like = [](const Tensor& x) { return at::empty(x.sizes(), x.options()); };
   const Tensor grad_q = like(q_), grad_k = like(k_), grad_v = like(v_);
   const SegmentAttention attention =
       arguments(q_, k_, v_, q_offsets, k_offsets, out_, lse_, q_longest, k_longest, scale);
+  const Tensor delta = takes_one_pass(attention) ? Tensor() : at::empty_like(lse_);
   launch_segment_attention_backward(
       storage,
-      {attention, grad_.const_data_ptr(), static_cast<float*>(delta.mutable_data_ptr()),
+      {attention, grad_.const_data_ptr(), delta.defined() ? delta.data_ptr<float>() : nullptr,
        grad_q.mutable_data_ptr(), grad_k.mutable_data_ptr(), grad_v.mutable_data_ptr()},
       device.stream());
   const int64_t width = q.size(2);

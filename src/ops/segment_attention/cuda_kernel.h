@@ -22,11 +22,14 @@ struct SegmentAttention {
 struct SegmentAttentionBackward {
   SegmentAttention forward;
   const void* grad;  // of out
-  float* delta;      // [queries, heads] scratch: grad . out
+  float* delta;      // [queries, heads] scratch: grad . out; not needed where takes_one_pass()
   void* grad_q;
   void* grad_k;
   void* grad_v;
 };
+
+// Whether the backward is one pass over memory: one side of every segment has few rows.
+bool takes_one_pass(const SegmentAttention& a);
 
 // There is at least one query, key and head.
 void launch_segment_attention(Storage storage, const SegmentAttention& a, Stream stream);
