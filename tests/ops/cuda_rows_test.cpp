@@ -176,21 +176,68 @@ BLT_CUDA_TEST(NgramIds, EqualTheDefinitionForAnyIds) {
   }
 }
 
-// More pairs than one block of the scan takes in one go.
-TEST(RowRuns, EmulatedOfManyPairs) {
+// Some bytes of a text are so frequent that their rows lie in many parts of the pairs; others end where a part ends.
+BLT_CUDA_TEST(ByteTableGradient, EqualsTheCpus) {
+  const auto call = [](const Tensors& in) {
+    using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t);
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("blt::byte_table_gradient", "").typed<Signature>();
+    return Tensors{op.call(in[0], in[1], 260)};
+  };
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const std::vector<int64_t>& counts : std::vector<std::vector<int64_t>>{{1},
+                                                                                {128},
+                                                                                {129},
+                                                                                {256, 1},
+                                                                                {100, 28, 128, 3},
+                                                                                {1, 900, 5, 127},
+                                                                                {130, 130, 130},
+                                                                                {64, 64, 640}}) {
+      Tensors bytes;
+      for (size_t i = 0; i < counts.size(); ++i)
+        bytes.push_back(at::full({counts[i]}, static_cast<int64_t>(7 + 80 * i), at::kInt));
+      const at::Tensor in_order = at::cat(bytes);
+      Rng rng(counts.size());
+      for (const int64_t columns : {5, 40}) {
+        const at::Tensor all = in_order.index_select(0, at::randperm(in_order.size(0)));
+        const Tensors inputs{rng.normal({all.size(0), columns}).to(dtype), all};
+        const at::Tensor got = where.run(inputs, call)[0], expected = call(inputs)[0];
+        EXPECT_EQ(got.scalar_type(), dtype);
+        EXPECT_TRUE(at::allclose(got.to(at::kFloat), expected.to(at::kFloat),
+                                 dtype == at::kFloat ? 1e-5 : 1e-2, dtype == at::kFloat ? 1e-4 : 1e-2))
+            << all.size(0) << " bytes, " << columns << " columns";
+      }
+    }
+}
+
+// More parts than one block of the scan takes in one go.
+TEST(RowSums, EmulatedOfManyPairs) {
   namespace gpu = ops::BLT_DEVICE;
-  constexpr int64_t kPairs = 270'000, kRuns = 90'000;
-  std::vector<int32_t> keys(kPairs);
-  for (int64_t i = 0; i < kPairs; ++i) keys[i] = static_cast<int32_t>(i / 3 * 2);
-  std::vector<int32_t> tile_counts(gpu::tiles(kPairs)), ids(kPairs, -1), starts(kPairs + 1, -1);
+  constexpr int64_t kPairs = 270'000, kRuns = 90'000, kNone = 1000;
+  std::vector<int32_t> keys(kPairs + kNone, INT32_MAX), sources(kPairs + kNone, 0);
+  std::vector<float> from(kPairs);
+  for (int64_t i = 0; i < kPairs; ++i) {
+    keys[i] = static_cast<int32_t>(i / 3 * 2);
+    sources[i] = static_cast<int32_t>(kPairs - 1 - i);
+    from[kPairs - 1 - i] = static_cast<float>(i % 7);
+  }
+  const auto num_parts = gpu::parts(kPairs + kNone);
+  std::vector<int32_t> before(num_parts), ids(kPairs + kNone, -1);
+  std::vector<float> sums(kPairs + kNone, -1), partial(2 * num_parts, -1);
   int32_t count = -1;
-  gpu::launch_row_runs(
-      {keys.data(), kPairs, INT32_MAX, tile_counts.data(), ids.data(), starts.data(), &count}, nullptr);
+  const gpu::RowRuns runs{keys.data(), kPairs + kNone, INT32_MAX, before.data(), &count};
+  gpu::launch_row_runs(runs, nullptr);
+  gpu::launch_row_sums(gpu::Storage::kFloat, /*to_float=*/true,
+                       {runs, sources.data(), from.data(), ids.data(), sums.data(), partial.data(), 1},
+                       nullptr);
   ASSERT_EQ(count, kRuns);
   int64_t wrong = 0;
-  for (int64_t r = 0; r < kRuns; ++r) wrong += ids[r] != 2 * r || starts[r] != 3 * r;
+  for (int64_t r = 0; r < kRuns; ++r) {
+    const auto expected = static_cast<float>(3 * r % 7 + (3 * r + 1) % 7 + (3 * r + 2) % 7);
+    wrong += ids[r] != 2 * r || sums[r] != expected;
+  }
   EXPECT_EQ(wrong, 0);
-  EXPECT_EQ(starts[kRuns], kPairs);
+  EXPECT_EQ(ids[kRuns], -1);
 }
 
 Tensors updated(const Tensors& in, const ops::AdamWStep& step) {

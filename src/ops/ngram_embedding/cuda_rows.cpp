@@ -2,7 +2,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "ops/cuda/glue.h"
@@ -41,32 +40,30 @@ struct Pairs {
   }
 };
 
-// Runs of equal keys.
-struct Runs {
-  Tensor ids, starts, count;
-
-  Runs(const Pairs& sorted, Stream stream)
-      : ids(ints(sorted.keys.size(0), sorted.keys)),
-        starts(ints(sorted.keys.size(0) + 1, sorted.keys)),
-        count(at::empty({}, sorted.keys.options())) {
-    const int64_t pairs = sorted.keys.size(0);
-    const Tensor tile_counts = ints(tiles(pairs), sorted.keys);
-    launch_row_runs(
-        {sorted.keys.const_data_ptr<int32_t>(), pairs, sorted.none, tile_counts.data_ptr<int32_t>(),
-         ids.data_ptr<int32_t>(), starts.data_ptr<int32_t>(), count.data_ptr<int32_t>()},
-        stream);
-  }
-
-  // out[r], or with `scatter` out[ids[r]], of the rows of `from`.
-  void sum(const Tensor& from, const Pairs& sorted, bool scatter, const Tensor& out, Stream stream) const {
-    launch_row_sums(
-        storage_of("touched_rows", from), !scatter,
-        {from.const_data_ptr(), sorted.sources.const_data_ptr<int32_t>(), starts.const_data_ptr<int32_t>(),
-         count.const_data_ptr<int32_t>(), scatter ? ids.const_data_ptr<int32_t>() : nullptr,
-         out.mutable_data_ptr(), ids.size(0), from.size(1)},
-        stream);
-  }
+// Of runs of equal keys.
+struct Sums {
+  Tensor ids, values, count;
 };
+
+// Row r of the values is that of run r; with `table`, the rows of it that keys name are written, and no ids.
+Sums sum_runs(const Pairs& sorted, const Tensor& from, const Tensor& table, Stream stream) {
+  const int64_t pairs = sorted.keys.size(0), columns = from.size(1);
+  const auto floats = from.options().dtype(at::kFloat);
+  const Sums result{table.defined() ? Tensor() : ints(pairs, sorted.keys),
+                    table.defined() ? table : at::empty({pairs, columns}, floats),
+                    at::empty({}, sorted.keys.options())};
+  const Tensor before = ints(parts(pairs), sorted.keys),
+               partial = at::empty({parts(pairs), 2, columns}, floats);
+  const RowRuns runs{sorted.keys.const_data_ptr<int32_t>(), pairs, sorted.none, before.data_ptr<int32_t>(),
+                     result.count.data_ptr<int32_t>()};
+  launch_row_runs(runs, stream);
+  launch_row_sums(storage_of("touched_rows", from), /*to_float=*/!table.defined(),
+                  {runs, sorted.sources.const_data_ptr<int32_t>(), from.const_data_ptr(),
+                   table.defined() ? nullptr : result.ids.data_ptr<int32_t>(),
+                   result.values.mutable_data_ptr(), partial.data_ptr<float>(), columns},
+                  stream);
+  return result;
+}
 
 using Rows = std::tuple<Tensor, Tensor, Tensor>;
 
@@ -85,10 +82,8 @@ Rows touched_rows(const Tensor& grad, const Tensor& ids, int64_t rows) {
   launch_row_keys(ids_.const_data_ptr<int32_t>(), capacity, nullptr, ids.size(1), 0, pairs.none,
                   pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
   pairs.sort(device.stream());
-  const Runs runs(pairs, device.stream());
-  const Tensor values = at::empty({capacity, grad.size(1)}, grad.options().dtype(at::kFloat));
-  if (values.numel() > 0) runs.sum(grad_, pairs, /*scatter=*/false, values, device.stream());
-  return {runs.ids, values, runs.count};
+  const Sums sums = sum_runs(pairs, grad_, Tensor(), device.stream());
+  return {sums.ids, sums.values, sums.count};
 }
 
 Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t vocabulary) {
@@ -101,7 +96,7 @@ Tensor byte_table_gradient(const Tensor& grad, const Tensor& bytes, int64_t voca
   launch_row_keys(bytes_.const_data_ptr<int32_t>(), bytes.size(0), nullptr, 1, 0, pairs.none,
                   pairs.keys.data_ptr<int32_t>(), pairs.sources.data_ptr<int32_t>(), device.stream());
   pairs.sort(device.stream());
-  Runs(pairs, device.stream()).sum(grad_, pairs, /*scatter=*/true, table, device.stream());
+  sum_runs(pairs, grad_, table, device.stream());
   return table;
 }
 
@@ -126,10 +121,8 @@ Rows merge_rows(at::TensorList ids, at::TensorList values, at::TensorList counts
     first += size;
   }
   pairs.sort(device.stream());
-  const Runs runs(pairs, device.stream());
-  const Tensor all = ready(at::cat(values)), merged = at::empty_like(all);
-  if (merged.numel() > 0) runs.sum(all, pairs, /*scatter=*/false, merged, device.stream());
-  return {runs.ids, merged, runs.count};
+  const Sums sums = sum_runs(pairs, ready(at::cat(values)), Tensor(), device.stream());
+  return {sums.ids, sums.values, sums.count};
 }
 
 Tensor rows_norm(const Tensor& values, const Tensor& count) {

@@ -1,4 +1,7 @@
 // Gradients of table rows on CUDA: runs of equal keys, and the sum of each run's rows.
+//
+// Runs have from one pair (most n-grams) to a fifth of all pairs (blanks in the bytes of a text). So the pairs, not the runs, are shared out: a warp
+// has kPart neighbouring ones. What it adds up of a run that lies in several parts, it leaves for a second kernel.
 #include "ops/cuda/kernel.h"
 #include "ops/ngram_embedding/cuda_rows_kernel.h"
 
@@ -7,9 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kTile = 4 * kThreads;    // pairs of a block
-constexpr int64_t kLongRun = 64;       // sources from which on a whole block adds up a run
-constexpr int64_t kMostBlocks = 4096;  // that share the runs
+constexpr int kRowsAtOnce = 8;  // rows that a thread asks for at once
 
 __global__ void __launch_bounds__(kThreads)
     keys_kernel(const int32_t* ids, int64_t pairs, const int32_t* count, int64_t ids_per_source,
@@ -47,102 +48,119 @@ __device__ int32_t sum_before(int32_t value, int32_t* shared, int32_t* total) {
   return before;
 }
 
-// tile_counts[b] = the runs that start in tile b. Reads 8 bytes a pair.
-__global__ void __launch_bounds__(kThreads) count_kernel(RowRuns a) {
-  int32_t own = 0;
-  for (int round = 0; round < kTile / kThreads; ++round)
-    own += starts_run(a, int64_t{blockIdx.x} * kTile + round * kThreads + threadIdx.x);
-  int32_t total;
-  sum_before(own, shared_memory<int32_t>(), &total);
-  if (threadIdx.x == 0) a.tile_counts[blockIdx.x] = total;
+// before[p] = the runs that start in part p. A warp has a part. Reads 4 bytes a pair.
+__global__ void __launch_bounds__(kThreads) count_kernel(RowRuns a, int64_t num_parts) {
+  const int64_t part = int64_t{blockIdx.x} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  if (part >= num_parts) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int32_t count = 0;
+  for (int64_t i = part * kPart; i < (part + 1) * kPart; i += kWarp)
+    count += __popc(__ballot_sync(0xffffffffu, starts_run(a, i + lane)));
+  if (lane == 0) a.before[part] = count;
 }
 
-// tile_counts becomes the runs before each tile, *count the number of all. One block.
-__global__ void __launch_bounds__(kThreads) scan_kernel(RowRuns a, int64_t num_tiles) {
+// The counts become the runs before each part, *count the number of all. One block.
+__global__ void __launch_bounds__(kThreads) scan_kernel(RowRuns a, int64_t num_parts) {
   int32_t before_all = 0;
-  for (int64_t first = 0; first < num_tiles; first += kThreads) {
-    const int64_t tile = first + threadIdx.x;
-    const int32_t own = tile < num_tiles ? a.tile_counts[tile] : 0;
+  for (int64_t first = 0; first < num_parts; first += kThreads) {
+    const int64_t part = first + threadIdx.x;
+    const int32_t own = part < num_parts ? a.before[part] : 0;
     int32_t total;
     const int32_t before = sum_before(own, shared_memory<int32_t>(), &total);
-    if (tile < num_tiles) a.tile_counts[tile] = before_all + before;
+    if (part < num_parts) a.before[part] = before_all + before;
     before_all += total;
   }
   if (threadIdx.x == 0) *a.count = before_all;
 }
 
-// Writes the key and the start of each run, each by the thread of its first pair, and where the last one ends.
-__global__ void __launch_bounds__(kThreads) runs_kernel(RowRuns a) {
-  int32_t before_round = a.tile_counts[blockIdx.x];
-  for (int round = 0; round < kTile / kThreads; ++round) {
-    const int64_t i = int64_t{blockIdx.x} * kTile + round * kThreads + threadIdx.x;
-    const bool starts = starts_run(a, i);
-    int32_t total;
-    const int32_t run = before_round + sum_before(starts, shared_memory<int32_t>(), &total);
-    if (starts) {
-      a.ids[run] = a.keys[i];
-      a.starts[run] = static_cast<int32_t>(i);
-    }
-    if (i < a.pairs) {
-      const bool has_row = a.keys[i] < a.none;
-      if (!has_row && (i == 0 || a.keys[i - 1] < a.none)) a.starts[*a.count] = static_cast<int32_t>(i);
-      if (has_row && i == a.pairs - 1) a.starts[*a.count] = static_cast<int32_t>(a.pairs);
-    }
-    before_round += total;
-  }
-}
-
-template <int N, class T>
-__device__ void add_rows(const RowSums& a, int64_t column, int64_t first, int64_t last, int64_t step,
-                         Floats<N>* total) {
-#pragma unroll 4
-  for (int64_t i = first; i < last; i += step) {
-    const Floats<N> row = load_floats<N>(static_cast<const T*>(a.from) + a.sources[i] * a.columns + column);
-#pragma unroll
-    for (int c = 0; c < N; ++c) total->values[c] += row.values[c];
-  }
-}
-
 template <class Out, int N>
-__device__ void store_sum(const RowSums& a, int64_t run, int64_t column, const Floats<N>& total) {
-  const int64_t row = a.targets == nullptr ? run : a.targets[run];
+__device__ void store_sum(const RowSums& a, int64_t run, int32_t key, int64_t column,
+                          const Floats<N>& total) {
+  const int64_t row = a.ids == nullptr ? key : run;
   store_floats(static_cast<Out*>(a.out) + row * a.columns + column, total);
 }
 
-// A block has kWarps neighbouring runs at a time and 32 packs of N columns. First each warp adds up one run; then all warps share each one
-// that is long (the rows of a blank's embedding), warp w the sources w, w + kWarps, ..., and the first warp adds up their sums in order.
-// Reads C s bytes for each pair (4 more of indices) and writes C times the element of `out` for each run; each element has one writer.
+template <int N>
+__device__ float* partial_sum(const RowSums& a, int64_t part, int which, int64_t column) {
+  return a.partial + (2 * part + which) * a.columns + column;
+}
+
+// A warp has a part of the pairs and 32 packs of N columns, and goes through the pairs one after the other. Reads C s bytes for each pair (8 more
+// of indices for each 32 packs) and writes C times the element of `out` for each run; each element has one writer.
 template <class T, class Out, int N>
 __global__ void __launch_bounds__(kThreads) sums_kernel(RowSums a) {
-  float* shared = shared_memory<float>();  // [kWarps][N][kWarp]
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t part = int64_t{blockIdx.x} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t first = part * kPart, last = smaller(first + kPart, a.runs.pairs);
+  if (first >= last) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t column = (int64_t{blockIdx.y} * kWarp + lane) * N;
   const bool inside = column < a.columns;
-  const int64_t runs = *a.count;
-  for (int64_t first = int64_t{blockIdx.x} * kWarps; first < runs; first += int64_t{gridDim.x} * kWarps) {
-    const int64_t last = smaller(first + kWarps, runs), own = first + warp;
-    if (inside && own < last && a.starts[own + 1] - a.starts[own] < kLongRun) {
-      Floats<N> total = zeros<N>();
-      add_rows<N, T>(a, column, a.starts[own], a.starts[own + 1], 1, &total);
-      store_sum<Out>(a, own, column, total);
+  const T* from = static_cast<const T*>(a.from) + column;
+  int32_t key = first == 0 ? a.runs.none : a.runs.keys[first - 1];  // of the run that is added up
+  bool began_before = true;
+  int64_t run = int64_t{a.runs.before[part]} - 1;
+  bool any = false;
+  Floats<N> total = zeros<N>();
+  for (int64_t i = first; i < last; i += kRowsAtOnce) {
+    int32_t keys[kRowsAtOnce];
+    Pack<T, N> rows[kRowsAtOnce];
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      keys[r] = i + r < last ? a.runs.keys[i + r] : a.runs.none;
+      rows[r] = inside && keys[r] < a.runs.none ? load_pack<N>(from + a.sources[i + r] * a.columns)
+                                                : zero_pack<T, N>();
     }
-    for (int64_t run = first; run < last; ++run) {
-      const int64_t begin = a.starts[run], end = a.starts[run + 1];
-      if (end - begin < kLongRun) continue;
-      Floats<N> total = zeros<N>();
-      if (inside) add_rows<N, T>(a, column, begin + warp, end, kWarps, &total);
 #pragma unroll
-      for (int c = 0; c < N; ++c) shared[(warp * N + c) * kWarp + lane] = total.values[c];
-      __syncthreads();
-      if (warp == 0 && inside) {
-        for (int other = 1; other < kWarps; ++other)
-#pragma unroll
-          for (int c = 0; c < N; ++c) total.values[c] += shared[(other * N + c) * kWarp + lane];
-        store_sum<Out>(a, run, column, total);
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      if (keys[r] >= a.runs.none) continue;
+      if (keys[r] != key) {
+        if (any && inside) {
+          if (began_before)
+            store_floats(partial_sum<N>(a, part, 0, column), total);
+          else
+            store_sum<Out>(a, run, key, column, total);
+        }
+        key = keys[r];
+        began_before = false;
+        ++run;
+        total = zeros<N>();
+        if (a.ids != nullptr && blockIdx.y == 0 && lane == 0) a.ids[run] = key;
       }
-      __syncthreads();
+      any = true;
+      const Floats<N> row = widen(rows[r]);
+#pragma unroll
+      for (int c = 0; c < N; ++c) total.values[c] += row.values[c];
     }
   }
+  if (!any || !inside) return;
+  const bool goes_on = last < a.runs.pairs && a.runs.keys[last] == key;
+  if (began_before || goes_on)
+    store_floats(partial_sum<N>(a, part, began_before ? 0 : 1, column), total);
+  else
+    store_sum<Out>(a, run, key, column, total);
+}
+
+// Puts the sums of each run together that goes on behind the part in which it starts, in order. A warp has a part, as above.
+template <class Out, int N>
+__global__ void __launch_bounds__(kThreads) join_kernel(RowSums a) {
+  const int64_t part = int64_t{blockIdx.x} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t first = part * kPart, last = first + kPart;
+  if (last >= a.runs.pairs) return;
+  const int32_t key = a.runs.keys[last];
+  const bool starts_here = first == 0 || a.runs.keys[first - 1] != key;
+  if (key >= a.runs.none || a.runs.keys[last - 1] != key || !starts_here) return;
+  const int64_t column = (int64_t{blockIdx.y} * kWarp + static_cast<int>(threadIdx.x) % kWarp) * N;
+  if (column >= a.columns) return;
+  const int64_t end_part =
+      ceil_div(last + count_below(a.runs.keys + last, a.runs.pairs - last, int64_t{key} + 1), kPart);
+  Floats<N> total = load_floats<N>(partial_sum<N>(a, part, 1, column));
+#pragma unroll 8
+  for (int64_t p = part + 1; p < end_part; ++p) {
+    const Floats<N> more = load_floats<N>(partial_sum<N>(a, p, 0, column));
+#pragma unroll
+    for (int c = 0; c < N; ++c) total.values[c] += more.values[c];
+  }
+  store_sum<Out>(a, int64_t{a.runs.before[part + 1]} - 1, key, column, total);
 }
 
 // The sum over the block, in its first thread. shared [kThreads].
@@ -186,7 +204,7 @@ unsigned blocks(int64_t items, int64_t each) { return static_cast<unsigned>(ceil
 
 }  // namespace
 
-int64_t tiles(int64_t pairs) { return ceil_div(pairs, kTile); }
+int64_t parts(int64_t pairs) { return ceil_div(pairs, kPart); }
 
 void launch_row_keys(const int32_t* ids, int64_t pairs, const int32_t* count, int64_t ids_per_source,
                      int64_t first_source, int32_t none, int32_t* keys, int32_t* sources, Stream stream) {
@@ -195,24 +213,20 @@ void launch_row_keys(const int32_t* ids, int64_t pairs, const int32_t* count, in
 }
 
 void launch_row_runs(const RowRuns& a, Stream stream) {
-  const int64_t num_tiles = tiles(a.pairs);
-  constexpr size_t kShared = kWarps * sizeof(int32_t);
-  launch(count_kernel, dim3(static_cast<unsigned>(num_tiles)), kThreads, kShared, stream, a);
-  launch(scan_kernel, dim3(1), kThreads, kShared, stream, a, num_tiles);
-  launch(runs_kernel, dim3(static_cast<unsigned>(num_tiles)), kThreads, kShared, stream, a);
+  const int64_t num_parts = parts(a.pairs);
+  launch(count_kernel, dim3(blocks(num_parts, kWarps)), kThreads, 0, stream, a, num_parts);
+  launch(scan_kernel, dim3(1), kThreads, kWarps * sizeof(int32_t), stream, a, num_parts);
 }
 
 void launch_row_sums(Storage storage, bool to_float, const RowSums& a, Stream stream) {
   with_packs(storage, a.columns, [&](auto zero, auto n) {
     using T = decltype(zero);
     constexpr int N = decltype(n)::value;
-    const dim3 grid(static_cast<unsigned>(smaller(ceil_div(a.most, kWarps), kMostBlocks)),
-                    blocks(a.columns, N * kWarp));
-    const size_t shared = kThreads * N * sizeof(float);
-    if (to_float)
-      launch(sums_kernel<T, float, N>, grid, kThreads, shared, stream, a);
-    else
-      launch(sums_kernel<T, T, N>, grid, kThreads, shared, stream, a);
+    // Without columns there are still ids to write.
+    const dim3 grid(blocks(parts(a.runs.pairs), kWarps),
+                    blocks(a.columns == 0 ? 1 : a.columns, int64_t{N} * kWarp));
+    launch(to_float ? sums_kernel<T, float, N> : sums_kernel<T, T, N>, grid, kThreads, 0, stream, a);
+    launch(to_float ? join_kernel<float, N> : join_kernel<T, N>, grid, kThreads, 0, stream, a);
   });
 }
 

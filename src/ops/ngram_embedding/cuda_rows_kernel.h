@@ -10,26 +10,28 @@
 
 namespace blt::ops::BLT_DEVICE {
 
+// Pairs are cut into parts of so many, each of which a warp adds up.
+constexpr int64_t kPart = 128;
+int64_t parts(int64_t pairs);
+
 // `keys` of no row, such as that of a look-up that was left out, are `none`, larger than all others: no run is made of them.
 struct RowRuns {
   const int32_t* keys;  // [pairs], sorted
   int64_t pairs;
   int32_t none;
-  int32_t* tile_counts;  // [tiles(pairs)] scratch
-  int32_t* ids;          // [pairs]: the key of each run
-  int32_t* starts;       // [pairs + 1]: where runs start, and where the last one ends
-  int32_t* count;        // [] runs
+  int32_t* before;  // [parts(pairs)]: the runs that start before each part
+  int32_t* count;   // [] runs
 };
 
-// out[r] = the sum of the rows sources[starts[r]], ..., of `from`, in this order; or, with `targets`, out[targets[r]].
+// out[r] = the sum of the rows of `from` that the sources of run r name, in the order of the pairs but for where a part ends; ids[r] its key.
 struct RowSums {
-  const void* from;        // [..., columns]
+  RowRuns runs;
   const int32_t* sources;  // [pairs]
-  const int32_t* starts;
-  const int32_t* count;
-  const int32_t* targets;  // or null
+  const void* from;        // [..., columns]
+  int32_t* ids;            // [pairs], or null: then a row of `out` is that of the key, not of the run
   void* out;
-  int64_t most;  // count is at most so many
+  float*
+      partial;  // [parts, 2, columns] scratch: of a run that began before the part; of one that goes on behind it
   int64_t columns;
 };
 
@@ -43,8 +45,6 @@ struct RowsNorm {
 };
 constexpr int64_t kNormBlocks = 1024;
 
-int64_t tiles(int64_t pairs);
-
 // keys[i] = ids[i] where it is in [0, none), else none; sources[i] = first_source + i / ids_per_source. Where `count` is not null, only the
 // first *count of the ids are looked at.
 void launch_row_keys(const int32_t* ids, int64_t pairs, const int32_t* count, int64_t ids_per_source,
@@ -55,6 +55,7 @@ void launch_row_keys(const int32_t* ids, int64_t pairs, const int32_t* count, in
 size_t sort_rows(void* workspace, size_t workspace_bytes, const int32_t* keys, int32_t* sorted_keys,
                  const int32_t* sources, int32_t* sorted_sources, int32_t pairs, int32_t none, Stream stream);
 
+// Fills `before` and `count`.
 void launch_row_runs(const RowRuns& a, Stream stream);
 // to_float: out is float32, whatever `from` is; else it is like `from`.
 void launch_row_sums(Storage storage, bool to_float, const RowSums& a, Stream stream);
