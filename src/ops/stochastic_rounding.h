@@ -45,6 +45,14 @@ BLT_RANDOM_FUNCTION uint16_t round_to_bfloat16(float x, uint32_t noise) {
   return static_cast<uint16_t>(((bits & 0x7fffffffu) >= kLargest ? bits : bits + noise) >> 16);
 }
 
+// The nearest bfloat16, of two that are as near the even one: as everybody rounds who does not say how.
+BLT_RANDOM_FUNCTION uint16_t nearest_bfloat16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  const uint32_t nearest = bits + 0x7fffu + (bits >> 16 & 1);
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : nearest >> 16);
+}
+
 BLT_RANDOM_FUNCTION float widen_bfloat16(uint16_t from) {
   const uint32_t bits = static_cast<uint32_t>(from) << 16;
   float x;

@@ -64,7 +64,8 @@ class AdamW : public UpdateRule {
                      .touched_only = config_.table_update == TableUpdate::kLazy,
                      .seed = seed_,
                      .first_row = update.first_row,
-                     .step_on_device = update.step});
+                     .step_on_device = update.step},
+                    update.rounded);
   }
 
   OptimizerConfig config_;

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_copy.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
@@ -61,18 +60,6 @@ std::string_view about_table_state(std::string_view tensor) {
   if (!is_table_name(tensor.substr(0, tensor.rfind('.')))) return "";
   return ": a resume keeps train.optimizer.table_moments and table_second_moment as they were; to change "
          "them, start another run with --init";
-}
-
-// Rounds the rows of a master that a step may have moved into their table.
-void round_rows(const at::Tensor& master, const RowGradient& gradient, bool touched_only, at::Tensor table) {
-  if (!touched_only) {
-    table.copy_(master);
-  } else if (gradient.ids.defined()) {
-    // Only the device knows how many there are: where there is none, row 0 is rounded once more.
-    const at::Tensor is_there = at::arange(gradient.ids.size(0), gradient.ids.options()) < gradient.count;
-    const at::Tensor ids = (gradient.ids * is_there).to(at::kLong);
-    table.index_copy_(0, ids, master.index_select(0, ids).to(table.scalar_type()));
-  }
 }
 
 }  // namespace
@@ -202,6 +189,8 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
     const int64_t columns = item.table.size(1);
     const auto kept = states_.at(item.name).rule->kept(/*of_table=*/true);
     update.target = update.target.view({-1, columns});
+    if (states_.at(item.name).master.defined())
+      update.rounded = (item.part.defined() ? item.part : item.table).view({-1, columns});
     for (size_t i = 0; i < kept.size(); ++i)
       if (!kept[i].is_by_row) update.state[i] = update.state[i].view({-1, columns});
     if (const auto part = parts_.find(item.name); part != parts_.end())
@@ -210,13 +199,6 @@ void Optimizer::step(const Gradients& gradients, const ClipResult& clip, double 
   // All of them on every rank, in one order: they may have to do with other ranks.
   for (const auto& [kind, rule] : rules_) rule->step(updates[rule.get()], clip, matrices);
   if (!narrow.empty()) at::_foreach_copy_(narrow, masters);
-  const bool lazy = config_.table_update == TableUpdate::kLazy;
-  for (const auto& item : gradients.rows) {
-    const at::Tensor& master = states_.at(item.name).master;
-    const auto in_rows = [&](const at::Tensor& tensor) { return tensor.view({-1, item.table.size(1)}); };
-    if (master.defined())
-      round_rows(in_rows(master), item.gradient, lazy, in_rows(item.part.defined() ? item.part : item.table));
-  }
 }
 
 at::Tensor Optimizer::master(const std::string& name) const {

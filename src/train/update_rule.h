@@ -24,6 +24,7 @@ struct Update {
   at::Tensor gradient = {};            // like target; undefined where there are rows
   const RowGradient* rows = nullptr;   // of an n-gram table, whose target is [rows, C]
   int64_t first_row = 0;               // of the whole table, that target begins with
+  at::Tensor rounded = {};             // the table in bfloat16, where the target is its master: moved with it
   std::vector<at::Tensor> state = {};  // UpdateRule::kept(), moved in place; of rows in their shapes
   at::Tensor step = {};                // [] float32: steps taken, with this one
   double learning_rate = 0.0;

@@ -240,10 +240,12 @@ TEST(RowSums, EmulatedOfManyPairs) {
   EXPECT_EQ(ids[kRuns], -1);
 }
 
+// The table, its moments, and the table rounded.
 Tensors updated(const Tensors& in, const ops::AdamWStep& step) {
   at::Tensor table = in[0].clone(), exp_avg = in[1].clone(), exp_avg_sq = in[2].clone();
-  ops::row_adamw_(table, exp_avg, exp_avg_sq, rows_of({in[3], in[4], in[5]}), in[6], step);
-  return {table, exp_avg, exp_avg_sq};
+  const at::Tensor rounded = in[0].to(at::kBFloat16);
+  ops::row_adamw_(table, exp_avg, exp_avg_sq, rows_of({in[3], in[4], in[5]}), in[6], step, rounded);
+  return {table, exp_avg, exp_avg_sq, rounded};
 }
 
 Tensors random_update(Rng& rng, int64_t R, int64_t C, int64_t count, int64_t spare, double scale) {
@@ -303,7 +305,8 @@ BLT_CUDA_TEST(RowAdamW, EqualsTheCpus) {
             return "R" + std::to_string(R) + " C" + std::to_string(C) + " " + c10::toString(moments) +
                    (by_row ? " by row" : "") + (touched_only ? " lazy" : "") + " tensor " + std::to_string(i);
           };
-          for (size_t i = 0; i < 3; ++i) expect_same_update(where, got[i], expected[i], what(i));
+          for (size_t i = 0; i < 4; ++i) expect_same_update(where, got[i], expected[i], what(i));
+          EXPECT_TRUE(at::equal(got[3], got[0].to(at::kBFloat16))) << what(3);
           if (!touched_only) continue;
           at::Tensor untouched = at::ones({R}, at::kBool);
           untouched.index_fill_(0, inputs[3].slice(0, 0, count).to(at::kLong), 0);

@@ -126,7 +126,8 @@ Call row_adamw(int64_t rows, int64_t columns, int64_t touched, bool touched_only
           floats({}),
           touched_only,
           int64_t{0},
-          int64_t{0}};
+          int64_t{0},
+          at::zeros({rows, columns}, at::kBFloat16)};
 }
 Call rms_norm(bool backward, int64_t rows) {
   const at::Tensor x = floats({rows, 8}), weight = floats({8});

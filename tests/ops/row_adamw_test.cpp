@@ -317,6 +317,51 @@ TEST(RowAdamW, DoesNotDependOnThreadsOrOnRoomToSpare) {
   at::set_num_threads(before);
 }
 
+// What a model computes with, in bfloat16, is the table that moved, rounded as LibTorch rounds; rows that did not move stay.
+TEST(RowAdamW, RoundsTheRowsThatMove) {
+  for (const Kept& kept : kKept)
+    for (const bool touched_only : {false, true})
+      for (const int64_t columns : {1, 20, 33}) {
+        Rng rng(5);
+        const State start = kept.of(random_state(rng, 40, columns));
+        const RowGradient rows = random_rows(rng, 40, columns, 11);
+        ops::AdamWStep step = kStep;
+        step.touched_only = touched_only;
+        State plain = start.clone(), state = start.clone();
+        update(plain, rows, 0.5, step);
+        const at::Tensor before = at::full({40, columns}, 9.0, at::kBFloat16), rounded = before.clone();
+        const at::Tensor scale = at::scalar_tensor(0.5);
+        ops::row_adamw_(state.table, state.exp_avg, state.exp_avg_sq, rows, scale, step, rounded);
+        EXPECT_TRUE(state == plain) << kept.name();
+        at::Tensor expected = plain.table.to(at::kBFloat16);
+        if (touched_only)
+          expected =
+              before.index_copy(0, rows.ids.to(at::kLong), expected.index_select(0, rows.ids.to(at::kLong)));
+        EXPECT_TRUE(at::equal(rounded, expected)) << kept.name() << (touched_only ? ", lazy" : "");
+        // A step that changes nothing rounds nothing.
+        rounded.copy_(before);
+        ops::row_adamw_(state.table, state.exp_avg, state.exp_avg_sq, rows,
+                        at::scalar_tensor(std::numeric_limits<double>::quiet_NaN(), at::kFloat), step,
+                        rounded);
+        EXPECT_TRUE(at::equal(rounded, before));
+      }
+}
+
+TEST(RowAdamW, RoundsToTheNearestAsLibTorchDoes) {
+  Rng rng(6);
+  const at::Tensor bits =
+      at::cat({rng.integer({20000}, INT32_MIN, INT32_MAX), at::arange(0x3f7f7f00, 0x3f818100, 0x40, at::kInt),
+               at::tensor({0, INT32_MIN, 0x7f7fffff, 0x7f800000, 1, 0x00008000}, at::kInt)});
+  const at::Tensor values = bits.view(at::kFloat);
+  const at::Tensor expected = values.to(at::kBFloat16).view(at::kShort);
+  for (int64_t i = 0; i < values.size(0); ++i) {
+    const float value = values.const_data_ptr<float>()[i];
+    if (std::isnan(value)) continue;
+    ASSERT_EQ(static_cast<int16_t>(ops::nearest_bfloat16(value)), expected.const_data_ptr<int16_t>()[i])
+        << value;
+  }
+}
+
 TEST(RowAdamW, RefusesWhatDoesNotFit) {
   Rng rng(53);
   State state = random_state(rng, 6, 4);

@@ -28,8 +28,9 @@ struct AdamWStep {
 //   gradient    touched rows; values of the table's width
 //   scale       [] of the table's type, on the device: multiplies the gradient (clipping); NaN or
 //   infinite: nothing changes
+//   rounded     [R, C] bfloat16, or undefined: of a float32 table, what computes with it has; rows that move are written, rounded to the nearest
 //
-// The first three are changed in place. All four kinds of state go with both updates. Bytes of state an element (6 x 500,002 x 1,024 of them):
+// The first three and `rounded` are changed in place. All four kinds of state go with both updates. Bytes of state an element (6 x 500,002 x 1,024 of them):
 // 8 (24.6 GB) in float32, 4 (12.3 GB) in bfloat16 or in float32 with a second moment for each row, 2 (6.2 GB) with both.
 //
 // Exact: every row moves as dense AdamW with a zero gradient elsewhere would move it (moments decay, the
@@ -45,6 +46,6 @@ struct AdamWStep {
 // al., Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation Models (arXiv:2104.05158), where
 // Adagrad has it; rounding: Gupta et al., Deep Learning with Limited Numerical Precision (arXiv:1502.02551).
 void row_adamw_(at::Tensor& table, at::Tensor& exp_avg, at::Tensor& exp_avg_sq, const RowGradient& gradient,
-                const at::Tensor& scale, const AdamWStep& step);
+                const at::Tensor& scale, const AdamWStep& step, const at::Tensor& rounded = {});
 
 }  // namespace blt::ops

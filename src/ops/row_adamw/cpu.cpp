@@ -18,7 +18,7 @@ using at::Tensor;
 
 template <class T, class M>
 void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const int32_t* ids,
-         int64_t touched, const Tensor& values, double scale, const AdamWStep& step) {
+         int64_t touched, const Tensor& values, double scale, const AdamWStep& step, uint16_t* rounded) {
   using Args = RowAdamW<T, M>;
   const double bias1 = 1.0 - std::pow(step.beta1, step.step), bias2 = 1.0 - std::pow(step.beta2, step.step);
   const Tensor values_ = values.to(table.scalar_type()).contiguous();
@@ -27,6 +27,7 @@ void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
                .exp_avg = static_cast<M*>(exp_avg.data_ptr()),
                .exp_avg_sq = by_row ? nullptr : static_cast<M*>(exp_avg_sq.data_ptr()),
                .row_sq = by_row ? exp_avg_sq.data_ptr<T>() : nullptr,
+               .rounded = rounded,
                .columns = table.size(1),
                .ids = ids,
                .values = values_.const_data_ptr<T>(),
@@ -52,8 +53,8 @@ void run(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
                double eps, double weight_decay, const Tensor& step, bool touched_only, int64_t seed,
-               int64_t first_row) {
-  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
+               int64_t first_row, const std::optional<Tensor>& rounded) {
+  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step, rounded);
   const double factor =
       scale.scalar_type() == at::kDouble ? *scale.const_data_ptr<double>() : *scale.const_data_ptr<float>();
   if (!std::isfinite(factor)) return;
@@ -77,7 +78,8 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
   const auto move = table.scalar_type() == at::kDouble       ? run<double, double>
                     : exp_avg.scalar_type() == at::kBFloat16 ? run<float, uint16_t>
                                                              : run<float, float>;
-  move(table, exp_avg, exp_avg_sq, rows, touched, values, factor, settings);
+  move(table, exp_avg, exp_avg_sq, rows, touched, values, factor, settings,
+       rounded ? static_cast<uint16_t*>(rounded->data_ptr()) : nullptr);
 }
 
 }  // namespace

@@ -13,10 +13,11 @@ struct RowAdamW {
   using T = Number;
   using M = Moment;
 
-  T* table;       // [rows, columns]
-  M* exp_avg;     // [rows, columns]
-  M* exp_avg_sq;  // [rows, columns], or null
-  T* row_sq;      // [rows], where exp_avg_sq is null
+  T* table;           // [rows, columns]
+  M* exp_avg;         // [rows, columns]
+  M* exp_avg_sq;      // [rows, columns], or null
+  T* row_sq;          // [rows], where exp_avg_sq is null
+  uint16_t* rounded;  // [rows, columns], or null: the bits of bfloat16
   int64_t columns;
   const int32_t* ids;  // [count], increasing
   const T* values;     // [count, columns]

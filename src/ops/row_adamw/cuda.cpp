@@ -15,14 +15,16 @@ using at::Tensor;
 void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
                const Tensor& count, const Tensor& scale, double learning_rate, double beta1, double beta2,
                double eps, double weight_decay, const Tensor& step, bool touched_only, int64_t seed,
-               int64_t first_row) {
-  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
+               int64_t first_row, const std::optional<Tensor>& rounded) {
+  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step, rounded);
   TORCH_CHECK(table.scalar_type() == at::kFloat, "row_adamw_: on CUDA, the table must be float32, got ",
               table.scalar_type());
-  for (const Tensor* x : {&table, &exp_avg, &exp_avg_sq})  // they are changed in place: no copy will do
-    TORCH_CHECK(reinterpret_cast<uintptr_t>(x->const_data_ptr()) % kPackBytes == 0,
-                "row_adamw_: on CUDA, the table and its moments start at multiples of ", kPackBytes,
-                " bytes");
+  // They are changed in place: no copy will do.
+  for (const Tensor& x : {table, exp_avg, exp_avg_sq, rounded.value_or(table)})
+    TORCH_CHECK(
+        reinterpret_cast<uintptr_t>(x.const_data_ptr()) % kPackBytes == 0,
+        "row_adamw_: on CUDA, the table, its moments and what it is rounded to start at multiples of ",
+        kPackBytes, " bytes");
   const OnDevice device(table);
   if (table.numel() == 0 || (touched_only && ids.size(0) == 0)) return;
   const Tensor ids_ = ids.contiguous(), values_ = ready(values.to(at::kFloat));
@@ -55,7 +57,8 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
                     inverse_root2.const_data_ptr<float>(),
                     taken.const_data_ptr<double>(),
                     static_cast<uint64_t>(seed),
-                    first_row},
+                    first_row,
+                    rounded ? rounded->data_ptr() : nullptr},
                    device.stream());
 }
 

@@ -90,6 +90,7 @@ __device__ void move(const RowAdamW& a, const Step& step, int64_t row, int64_t c
     store_moments(exp_avg_sq, second, noise, column, 16);
   }
   store_floats(a.table + at, table);
+  if (a.rounded != nullptr) store_floats(static_cast<c10::BFloat16*>(a.rounded) + at, table);
   store_moments(exp_avg, first, noise, column, 0);
 }
 
@@ -97,6 +98,7 @@ __device__ void move(const RowAdamW& a, const Step& step, int64_t row, int64_t c
 // Bound by memory: 12 bytes read and 12 written for each element of the table (of touched rows only, with touched_only), and 4 read for
 // each of the touched rows' gradient. Exact, for 6 x 500,002 x 1,024 elements: 73.7 GB of traffic. With moments in bfloat16, or one second
 // moment for each row, 8 and 8: 49.2 GB; with both 6 and 6: 36.9 GB. A row's own moment reads its gradient twice, the second time from a cache.
+// 2 more are written where the table is rounded to bfloat16: a pass of its own would read 4 again.
 template <int N, class M, bool kByRow>
 __global__ void __launch_bounds__(kThreads) row_adamw_kernel(RowAdamW a) {
   const float scale = *a.scale;

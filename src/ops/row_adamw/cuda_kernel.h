@@ -26,6 +26,7 @@ struct RowAdamW {
   const double* step;          // on the device: from 1
   uint64_t seed;               // of the noise of steps: ops/stochastic_rounding.h
   int64_t first_row;           // the number that the first row has there
+  void* rounded;               // [rows, columns] bfloat16, or null: rows of the table that have moved
 };
 
 // There is at least one row (of the gradient, with touched_only) and one column.

@@ -6,6 +6,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <optional>
+
 #include "ops/door.h"
 #include "ops/row_adamw/check.h"
 
@@ -18,18 +20,19 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
   m.def(
       "row_adamw_(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor ids, Tensor values, "
       "Tensor count, Tensor scale, float learning_rate, float beta1, float beta2, float eps, float "
-      "weight_decay, Tensor step, bool touched_only, int seed, int first_row) -> ()");
+      "weight_decay, Tensor step, bool touched_only, int seed, int first_row, Tensor(d!)? rounded=None) -> "
+      "()");
 }
 
 using Update = void(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids,
                     const Tensor& values, const Tensor& count, const Tensor& scale, double learning_rate,
                     double beta1, double beta2, double eps, double weight_decay, const Tensor& step,
-                    bool touched_only, int64_t seed, int64_t first_row);
+                    bool touched_only, int64_t seed, int64_t first_row, const std::optional<Tensor>& rounded);
 
 void meta(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor& ids, const Tensor& values,
           const Tensor& count, const Tensor& scale, double, double, double, double, double,
-          const Tensor& step, bool, int64_t, int64_t) {
-  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step);
+          const Tensor& step, bool, int64_t, int64_t, const std::optional<Tensor>& rounded) {
+  check_row_adamw(table, exp_avg, exp_avg_sq, ids, values, count, scale, step, rounded);
 }
 
 TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("row_adamw_", meta); }
@@ -37,7 +40,8 @@ TORCH_LIBRARY_IMPL(blt, Meta, m) { m.impl("row_adamw_", meta); }
 }  // namespace
 
 void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& ids,
-                     const Tensor& values, const Tensor& count, const Tensor& scale, const Tensor& step) {
+                     const Tensor& values, const Tensor& count, const Tensor& scale, const Tensor& step,
+                     const std::optional<Tensor>& rounded) {
   check_one_device("row_adamw_", {"table", table},
                    {{"exp_avg", exp_avg},
                     {"exp_avg_sq", exp_avg_sq},
@@ -45,7 +49,8 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
                     {"values", values},
                     {"count", count},
                     {"scale", scale},
-                    {"step", step}});
+                    {"step", step},
+                    {"rounded", rounded.value_or(Tensor())}});
   TORCH_CHECK(table.dim() == 2, "row_adamw_: table must be [R, C], got ", table.sizes());
   const at::ScalarType type = sum_type(table);
   const auto is = [](const at::Tensor& x, at::IntArrayRef sizes, at::ScalarType dtype) {
@@ -61,6 +66,10 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
               table.size(0), "], one number for each row, of the table's type; got a table of ",
               table.scalar_type(), ", exp_avg ", exp_avg.scalar_type(), " ", exp_avg.sizes(), ", exp_avg_sq ",
               exp_avg_sq.scalar_type(), " ", exp_avg_sq.sizes());
+  TORCH_CHECK(!rounded || (type == at::kFloat && is(*rounded, table.sizes(), at::kBFloat16)),
+              "row_adamw_: rounded must be contiguous bfloat16 ", table.sizes(),
+              " beside a float32 table, got ", rounded ? rounded->scalar_type() : type, " ",
+              rounded ? rounded->sizes() : at::IntArrayRef());
   TORCH_CHECK(ids.dim() == 1 && ids.scalar_type() == at::kInt,
               "row_adamw_: ids must be [capacity] int32, got ", ids.scalar_type(), " ", ids.sizes());
   TORCH_CHECK(values.dim() == 2 && values.size(0) == ids.size(0) && values.size(1) == table.size(1) &&
@@ -76,7 +85,7 @@ void check_row_adamw(const Tensor& table, const Tensor& exp_avg, const Tensor& e
 }
 
 void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGradient& gradient,
-                const Tensor& scale, const AdamWStep& step) {
+                const Tensor& scale, const AdamWStep& step, const Tensor& rounded) {
   TORCH_CHECK(step.step >= 1, "row_adamw_: steps count from 1, got ", step.step);
   RowGradient rows = gradient;
   if (!rows.ids.defined()) {  // nothing was touched
@@ -91,7 +100,8 @@ void row_adamw_(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const RowGra
           step.step_on_device.defined()
               ? step.step_on_device
               : at::full({}, static_cast<double>(step.step), table.options().dtype(at::kFloat)),
-          step.touched_only, step.seed, step.first_row);
+          step.touched_only, step.seed, step.first_row,
+          rounded.defined() ? std::optional(rounded) : std::nullopt);
 }
 
 }  // namespace blt::ops
