@@ -66,6 +66,7 @@ void row_adamw(Tensor& table, Tensor& exp_avg, Tensor& exp_avg_sq, const Tensor&
   for (int64_t i = 0; i < touched; ++i)
     TORCH_CHECK(rows[i] > (i == 0 ? -1 : rows[i - 1]) && rows[i] < table.size(0),
                 "row_adamw_: ids must increase within [0, ", table.size(0), "), got ", rows[i]);
+  if (table.numel() == 0) return;
   const AdamWStep settings{.learning_rate = learning_rate,
                            .beta1 = beta1,
                            .beta2 = beta2,
