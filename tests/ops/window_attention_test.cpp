@@ -115,7 +115,7 @@ TEST(WindowAttention, RefusesWhatDoesNotFit) {
   EXPECT_MESSAGE(call(x.q.slice(1, 0, 3), x.k, x.v, documents, 0),
                  "the heads of q, 3, must be a multiple of those of k, 2");
   EXPECT_MESSAGE(call(x.q, x.k.to(at::kDouble), x.v, documents, 0),
-                 "q is Float, but k and v are Double and Float");
+                 "q is Float on cpu, but k is Double on cpu");
   EXPECT_MESSAGE(call(x.q, x.k, x.v, documents, -1), "the window must be 0 (all before) or positive, got -1");
   EXPECT_MESSAGE(call(x.q, x.k, x.v, Segments::from_lengths({4, 1}), 0),
                  "the segments cover 5 rows, but q has 6");
