@@ -72,6 +72,7 @@ struct Case {
   std::string config, name;
   Place place;
 };
+void PrintTo(const Case& c, std::ostream* out) { *out << c.config << " " << c.name; }  // GoogleTest's
 
 // The ids, entropies and patches of one case.
 class GoldenModel : public testing::TestWithParam<Case> {
