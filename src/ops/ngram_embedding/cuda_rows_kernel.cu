@@ -89,6 +89,7 @@ __device__ float* partial_sum(const RowSums& a, int64_t part, int which, int64_t
 // of indices for each 32 packs) and writes C times the element of `out` for each run; each element has one writer.
 template <class T, class Out, int N>
 __global__ void __launch_bounds__(kThreads) sums_kernel(RowSums a) {
+  constexpr int kRows = N == 1 ? kRowsAtOnce / 2 : kRowsAtOnce;  // single columns of 16 bits spilled (sm_100)
   const int64_t part = int64_t{blockIdx.x} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
   const int64_t first = part * kPart, last = smaller(first + kPart, a.runs.pairs);
   if (first >= last) return;
@@ -101,17 +102,17 @@ __global__ void __launch_bounds__(kThreads) sums_kernel(RowSums a) {
   int64_t run = int64_t{a.runs.before[part]} - 1;
   bool any = false;
   Floats<N> total = zeros<N>();
-  for (int64_t i = first; i < last; i += kRowsAtOnce) {
-    int32_t keys[kRowsAtOnce];
-    Pack<T, N> rows[kRowsAtOnce];
+  for (int64_t i = first; i < last; i += kRows) {
+    int32_t keys[kRows];
+    Pack<T, N> rows[kRows];
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       keys[r] = i + r < last ? a.runs.keys[i + r] : a.runs.none;
       rows[r] = inside && keys[r] < a.runs.none ? load_pack<N>(from + a.sources[i + r] * a.columns)
                                                 : zero_pack<T, N>();
     }
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       if (keys[r] >= a.runs.none) continue;
       if (keys[r] != key) {
         if (any && inside) {
