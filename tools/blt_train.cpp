@@ -20,7 +20,8 @@
 namespace {
 
 constexpr const char* kStopping =
-    "stopping: this step (or the validation under way) ends, then everything is saved; a second Ctrl-C ends at once, without saving";
+    "stopping: this step (or the validation under way) ends, then everything is saved; a second Ctrl-C ends "
+    "at once, without saving";
 
 struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::filesystem::path> init;

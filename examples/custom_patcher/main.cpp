@@ -49,9 +49,9 @@ int main(int argc, char** argv) try {
   blt::TrainConfig config{.steps = 50, .schedule = blt::CosineSchedule{.warmup = 5}};
   config.optimizer.learning_rate = 3e-3;
   blt::Trainer trainer(config, std::move(parts));
-  const double before = trainer.evaluate();
+  const double before = trainer.evaluate().value();
   trainer.run();
-  const double after = trainer.evaluate();
+  const double after = trainer.evaluate().value();
   std::printf("held-out bits per byte: %.2f before, %.2f after\n", before, after);
   return after < before - 2 ? 0 : 1;
 } catch (const blt::Error& error) {
