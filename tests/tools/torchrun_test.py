@@ -66,22 +66,20 @@ def main():
                    "--monitor-interval", "0.2", "--no-python", str(program), str(config), f"output={output}", "--resume", "auto"]
         agent = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=dict(os.environ, OMP_NUM_THREADS="1"))
         steps = lambda: max((int(path.name[5:]) for path in output.glob("step_*")), default=0)
-        reached = 0
         try:
             for start in range(KILLS + 1):
                 ranks = wait_for(lambda: (found := ranks_of(program, config)) and len(found) == RANKS and
                                  all(count == start for _, count in found.values()) and found, 120, f"ranks of start {start}", log)
+                wait_for(lambda: log.read_text().count("going on from") == start, 120, f"start {start} to go on", log)
+                reached = steps()  # by now: what an earlier start saved while it was being ended is among them
                 wait_for(lambda: steps() > reached, 120, f"a checkpoint of start {start}", log)
-                reached = steps()
                 if start < KILLS:
                     os.kill(ranks[start % RANKS][0], signal.SIGKILL)
             assert agent.poll() is None, log.read_text()
-            said = log.read_text()
-            assert said.count("going on from") == KILLS, said
         finally:
             agent.send_signal(signal.SIGTERM)
             agent.wait(60)
-    print(f"{KILLS} starts after a kill, at step {reached}")
+    print(f"{KILLS} starts after a kill, behind step {reached}")
     return 0
 
 
