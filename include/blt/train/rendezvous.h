@@ -33,7 +33,8 @@ Environment process_environment();
 // What the launcher says about this process: blt_train --nproc and torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
 // LOCAL_WORLD_SIZE), Open MPI's mpirun (OMPI_COMM_WORLD_*), srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID; the store is at the
 // step's first node), or the mpiexec of MPICH and Intel MPI (PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS). MASTER_ADDR and
-// MASTER_PORT (default 29500) count with all of them, and TORCHELASTIC_RESTART_COUNT where torchrun keeps the store; mpirun and mpiexec over several machines need MASTER_ADDR.
+// MASTER_PORT (default 29500) count with all of them, and TORCHELASTIC_RESTART_COUNT where torchrun keeps the store; mpirun and mpiexec over
+// several machines need MASTER_ADDR.
 // None where nothing is said. Throws blt::Error, naming the variable, where what is said makes no sense.
 std::optional<RankPlace> rank_place(const Environment& environment = process_environment());
 

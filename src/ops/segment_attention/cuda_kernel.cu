@@ -214,14 +214,12 @@ struct GradientOfQ : QueriesOwn<T, kLanesOfRow> {
 
   template <class Put>
   __device__ void put(const Put& to) const {
-#pragma unroll
-    for (int i = 0; i < kFloats; ++i) to(i, total[i / N].values[i % N]);
+    put_rows(total, 0, to);
   }
 
   template <class From>
   __device__ void add(const From& from) {
-#pragma unroll
-    for (int i = 0; i < kFloats; ++i) total[i / N].values[i % N] += from(i);
+    add_rows(total, 0, from);
   }
 
   __device__ void end(const Chunk& chunk) {
@@ -310,20 +308,14 @@ struct GradientOfKv {
 
   template <class Put>
   __device__ void put(const Put& to) const {
-#pragma unroll
-    for (int i = 0; i < kOwners * N; ++i) {
-      to(i, total_k[i / N].values[i % N]);
-      to(kOwners * N + i, total_v[i / N].values[i % N]);
-    }
+    put_rows(total_k, 0, to);
+    put_rows(total_v, kOwners * N, to);
   }
 
   template <class From>
   __device__ void add(const From& from) {
-#pragma unroll
-    for (int i = 0; i < kOwners * N; ++i) {
-      total_k[i / N].values[i % N] += from(i);
-      total_v[i / N].values[i % N] += from(kOwners * N + i);
-    }
+    add_rows(total_k, 0, from);
+    add_rows(total_v, kOwners * N, from);
   }
 
   __device__ void end(const Chunk& chunk) {

@@ -116,14 +116,12 @@ struct FewQueries : OnePass<T, kLanesOfRow, kFew> {
 
   template <class Put>
   __device__ void put(const Put& to) const {
-#pragma unroll
-    for (int i = 0; i < kFloats; ++i) to(i, grad_q[i / N].values[i % N]);
+    put_rows(grad_q, 0, to);
   }
 
   template <class From>
   __device__ void add(const From& from) {
-#pragma unroll
-    for (int i = 0; i < kFloats; ++i) grad_q[i / N].values[i % N] += from(i);
+    add_rows(grad_q, 0, from);
   }
 
   __device__ void end(const Chunk& chunk) {
@@ -211,20 +209,14 @@ struct FewKeys : OnePass<T, kLanesOfRow, kFew> {
 
   template <class Put>
   __device__ void put(const Put& to) const {
-#pragma unroll
-    for (int i = 0; i < kFew * N; ++i) {
-      to(i, grad_k[i / N].values[i % N]);
-      to(kFew * N + i, grad_v[i / N].values[i % N]);
-    }
+    put_rows(grad_k, 0, to);
+    put_rows(grad_v, kFew * N, to);
   }
 
   template <class From>
   __device__ void add(const From& from) {
-#pragma unroll
-    for (int i = 0; i < kFew * N; ++i) {
-      grad_k[i / N].values[i % N] += from(i);
-      grad_v[i / N].values[i % N] += from(kFew * N + i);
-    }
+    add_rows(grad_k, 0, from);
+    add_rows(grad_v, kFew * N, from);
   }
 
   __device__ void end(const Chunk& chunk) {

@@ -36,6 +36,18 @@ __device__ inline int64_t keys_of(const SegmentAttention& a, int64_t segment) {
   return a.k_offsets[segment + 1] - a.k_offsets[segment];
 }
 
+// put() and add() of rows that are plain sums, the first of their numbers being `first`.
+template <int kRows, int N, class Put>
+__device__ void put_rows(const Floats<N> (&rows)[kRows], int first, const Put& to) {
+#pragma unroll
+  for (int i = 0; i < kRows * N; ++i) to(first + i, rows[i / N].values[i % N]);
+}
+template <int kRows, int N, class From>
+__device__ void add_rows(Floats<N> (&rows)[kRows], int first, const From& from) {
+#pragma unroll
+  for (int i = 0; i < kRows * N; ++i) rows[i / N].values[i % N] += from(first + i);
+}
+
 // Of a sum S:
 //   Parameters, attention(parameters)     what it is launched with
 //   kLanes, kOwners, kFloats              lanes of a group, owner rows that it holds, floats of its state that are put together
