@@ -42,7 +42,9 @@ at::Tensor BltImpl::logits(const at::Tensor& h) const {
   const RmsNorm& norm = local_decoder->norm;
   if (!lm_head.is_empty()) return norm_linears(norm, h, lm_head)[0];
   if (tied_output_) return ops::packed_linear(norm->forward(h), *tied_output_);
-  return ops::rms_norm_linears(h, norm->weight, norm->eps(), {local_encoder->embedding->byte_table})[0];
+  const NgramEmbedding& embedding = local_encoder->embedding;
+  return ops::rms_norm_linears(h, norm->there(norm->weight), norm->eps(),
+                               {embedding->there(embedding->byte_table)})[0];
 }
 
 void BltImpl::freeze_own() {

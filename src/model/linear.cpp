@@ -21,11 +21,12 @@ LinearImpl::LinearImpl(int64_t in, int64_t out, std::optional<double> std) {
 }
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) const {
-  return packed_ ? ops::packed_linear(x, *packed_) : ops::linear(x, weight);
+  return packed_ ? ops::packed_linear(x, *packed_) : ops::linear(x, there(weight));
 }
 
 at::Tensor LinearImpl::forward_gated(const at::Tensor& gate, const at::Tensor& up) const {
-  return packed_ ? ops::packed_linear(ops::swiglu(gate, up), *packed_) : ops::swiglu_linear(gate, up, weight);
+  return packed_ ? ops::packed_linear(ops::swiglu(gate, up), *packed_)
+                 : ops::swiglu_linear(gate, up, there(weight));
 }
 
 void LinearImpl::freeze_own() {
@@ -42,20 +43,21 @@ RmsNormImpl::RmsNormImpl(int64_t dim, double eps) : eps_(eps) {
   }
 }
 
-at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, weight, eps_); }
+at::Tensor RmsNormImpl::forward(const at::Tensor& x) const { return ops::rms_norm(x, there(weight), eps_); }
 
 at::Tensor detail::norm_linears(const RmsNorm& norm, const at::Tensor& x, const at::Tensor& added,
                                 std::span<const LinearImpl* const> linears, std::span<at::Tensor> results) {
   if (std::any_of(linears.begin(), linears.end(), [](const LinearImpl* l) { return l->is_frozen(); })) {
-    const auto [stream, normed] = added.defined() ? ops::add_rms_norm(x, added, norm->weight, norm->eps())
-                                                  : ops::NormedSum{x, norm->forward(x)};
+    const auto [stream, normed] = added.defined()
+                                      ? ops::add_rms_norm(x, added, norm->there(norm->weight), norm->eps())
+                                      : ops::NormedSum{x, norm->forward(x)};
     std::transform(linears.begin(), linears.end(), results.begin(),
                    [normed = normed](const LinearImpl* l) { return l->forward(normed); });
     return stream;
   }
   std::vector<at::Tensor> weights;
-  for (const LinearImpl* linear : linears) weights.push_back(linear->weight);
-  auto branch = ops::stream_norm_linears(x, added, norm->weight, norm->eps(), weights);
+  for (const LinearImpl* linear : linears) weights.push_back(linear->there(linear->weight));
+  auto branch = ops::stream_norm_linears(x, added, norm->there(norm->weight), norm->eps(), weights);
   std::ranges::move(branch.results, results.begin());
   return branch.stream;
 }

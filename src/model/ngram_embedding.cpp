@@ -35,10 +35,12 @@ at::Tensor NgramEmbeddingImpl::forward(const at::Tensor& bytes, const Segments& 
   if (fetch_rows) {
     const at::Tensor ids = ops::ngram_ids(bytes, documents, hash_, dropout);
     const ops::DistinctRows distinct = ops::distinct_rows(ids);
-    return ops::ngram_embedding_of_rows(bytes, byte_table, ids, distinct, fetch_rows(distinct.ids), hash_,
+    const at::Tensor rows = fetch_rows(distinct.ids);  // before others' parameters: it travels in order
+    return ops::ngram_embedding_of_rows(bytes, there(byte_table), ids, distinct, rows, hash_,
                                         ngram_table.requires_grad() ? &row_gradients : nullptr, dropout);
   }
-  return ops::ngram_embedding(bytes, documents, byte_table, ngram_table, hash_, &row_gradients, dropout);
+  return ops::ngram_embedding(bytes, documents, there(byte_table), ngram_table, hash_, &row_gradients,
+                              dropout);
 }
 
 }  // namespace blt

@@ -160,10 +160,12 @@ std::map<std::string, at::Tensor> DataParallel::own_dense() const {
 
 void DataParallel::step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip,
                         double factor) {
-  move(optimizer, gradients, clip, factor);
+  move(optimizer, {.dense = gradients.dense, .rows = {}}, clip, factor);
+  send_moved();
+  // Meanwhile:
+  optimizer.step({.dense = {}, .rows = gradients.rows}, clip, factor);
   std::vector<Group::Pending> tables_come;
-  tables_->send_moved(tables_come);
-  put_together();
+  tables_->send_moved(tables_come, /*all_rows=*/optimizer.moves_all_rows());
   for (const Group::Pending& one : tables_come) one->wait();
 }
 

@@ -58,13 +58,12 @@ class DataParallel : public Parallel {
   virtual std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part);
   // own_parameters() of the dense ones.
   virtual std::map<std::string, at::Tensor> own_dense() const;
-  // The optimizer's step.
-  virtual void move(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip,
-                    double factor) const {
+  // The optimizer's step with the dense parameters.
+  virtual void move(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
-  // After it: makes the dense parameters whole.
-  virtual void put_together() {}
+  // After it: starts to give all ranks what each has moved.
+  virtual void send_moved() {}
 
   const std::vector<Trained>& parameters() const { return parameters_; }  // dense ones
   const Buckets& buckets() const { return buckets_; }

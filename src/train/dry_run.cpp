@@ -184,6 +184,7 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
         std::min(stage.batch.bytes.size(0) * embedding->hash().num_tables(), sizes.table_rows);
   }
   sizes.dense -= sizes.tables;
+  sizes.all_rows_move = optimizer.moves_all_rows();
   sizes.parameter_bytes = narrow ? 2 : 4;
   sizes.micro_batches = most_accumulated(*stage.train);
   sizes.world = world;

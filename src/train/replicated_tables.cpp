@@ -1,8 +1,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,8 +26,10 @@ class ReplicatedTables : public Tables {
 
   std::vector<Gradients::Rows> finish_gradients() override {
     std::vector<Gradients::Rows> result;
+    touched_.clear();
     for (const Table& table : all()) {
       const RowGradient rows = exchange(table);
+      touched_.push_back(rows.capacity == 0 ? at::Tensor() : without_room(rows).ids);
       if (rows.capacity == 0) continue;
       if (is_divided_)
         result.push_back(own(rows, table));
@@ -34,12 +39,49 @@ class ReplicatedTables : public Tables {
     return result;
   }
 
-  void send_moved(std::vector<Group::Pending>& coming) override {
+  void send_moved(std::vector<Group::Pending>& coming, bool all_rows) override {
     if (!is_divided_) return;
-    for (const Table& table : all()) gather_rows(table, coming);
+    for (size_t t = 0; t < all().size(); ++t)
+      if (all_rows)
+        gather_rows(all()[t], coming);
+      else if (touched_[t].defined())
+        gather_touched(all()[t], touched_[t], coming);
   }
 
  private:
+  // Rows on their way to where they belong.
+  class Rows : public Group::Transfer {
+   public:
+    Rows(at::Tensor table, at::Tensor ids, at::Tensor values, Group::Pending transfer)
+        : table_(std::move(table)),
+          ids_(std::move(ids)),
+          values_(std::move(values)),
+          transfer_(std::move(transfer)) {}
+    void wait() override {
+      transfer_->wait();
+      table_.index_copy_(0, ids_, values_);
+    }
+
+   private:
+    at::Tensor table_, ids_, values_;
+    Group::Pending transfer_;
+  };
+
+  // ids: in increasing order, on all ranks.
+  void gather_touched(const Table& table, const at::Tensor& ids, std::vector<Group::Pending>& coming) const {
+    const at::Tensor whole = table.table.parameter.detach();
+    const std::vector<int64_t> ends = ends_by_owner(table, ids);
+    for (int64_t r = 0, begin = 0; r < group().size(); begin = ends[static_cast<size_t>(r++)]) {
+      const at::Tensor rows = ids.slice(0, begin, ends[static_cast<size_t>(r)]).to(at::kLong);
+      if (rows.numel() == 0) continue;
+      const at::Tensor values = r == group().rank()
+                                    ? at::index_select(whole, 0, rows)
+                                    : at::empty({rows.numel(), table.width()}, whole.options());
+      coming.push_back(
+          std::make_unique<Rows>(whole, rows, values, group().broadcast(values, r, table.table.name)));
+    }
+  }
+
   // All ranks' rows, added up in the order of the ranks.
   RowGradient exchange(const Table& table) {
     const RowGradient own = take(table);
@@ -79,10 +121,9 @@ class ReplicatedTables : public Tables {
   Gradients::Rows own(const RowGradient& of_all, const Table& table) const {
     const Part inside = own_rows(table);
     const RowGradient rows = without_room(of_all);
-    const at::Tensor on_host = rows.ids.cpu();
-    const auto* ids = on_host.const_data_ptr<int32_t>();
-    const int64_t begin = std::lower_bound(ids, ids + rows.capacity, inside.begin) - ids;
-    const int64_t end = std::lower_bound(ids, ids + rows.capacity, inside.end) - ids;
+    const std::vector<int64_t> ends = ends_by_owner(table, rows.ids);
+    const int64_t begin = group().rank() == 0 ? 0 : ends[static_cast<size_t>(group().rank() - 1)];
+    const int64_t end = ends[static_cast<size_t>(group().rank())];
     return {.name = table.table.name,
             .table = table.table.parameter,
             .gradient = {.ids = rows.ids.slice(0, begin, end) - inside.begin,
@@ -93,6 +134,7 @@ class ReplicatedTables : public Tables {
   }
 
   bool is_divided_;
+  std::vector<at::Tensor> touched_;  // ids of each table's rows with gradients, of all ranks; undefined: none
 };
 
 }  // namespace

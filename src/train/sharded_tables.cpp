@@ -3,7 +3,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/index_select.h>
 
-#include <algorithm>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,7 +38,7 @@ class ShardedTables : public Tables {
     return result;
   }
 
-  void send_moved(std::vector<Group::Pending>&) override {}
+  void send_moved(std::vector<Group::Pending>&, bool) override {}
 
   std::map<std::string, at::Tensor> own_parameters() const override {
     if (!are_divided_) return Tables::own_parameters();
@@ -81,15 +81,8 @@ class ShardedTables : public Tables {
 
   // How many of some ids, in increasing order, are rows of each rank.
   std::vector<int64_t> counts_by_owner(size_t t, const at::Tensor& ids) const {
-    const at::Tensor here = ids.cpu();
-    const auto* begin = here.const_data_ptr<int32_t>();
-    const auto* end = begin + here.numel();
-    std::vector<int64_t> counts;
-    for (int64_t r = 0; r < group().size(); ++r) {
-      const auto* next = std::lower_bound(begin, end, rows_of(r, all()[t]).end);
-      counts.push_back(next - begin);
-      begin = next;
-    }
+    std::vector<int64_t> counts = ends_by_owner(all()[t], ids);
+    std::adjacent_difference(counts.begin(), counts.end(), counts.begin());
     return counts;
   }
 

@@ -105,7 +105,10 @@ void add_tables(const ParallelConfig& parallel, const ShardedSizes& s, ShardingC
     cost.exchange = std::max(merging(s, own), own * row + (1 + world) * own * wire_row + all * row);
     cost.update += all * row;
     cost.traffic.push_back({"gradients of table rows, all-gathered", (world - 1) * own * wire_row});
-    if (divided) cost.traffic.push_back({"n-gram tables, broadcast", others * tables});
+    if (divided && s.all_rows_move)
+      cost.traffic.push_back({"n-gram tables, broadcast", others * tables});
+    else if (divided)
+      cost.traffic.push_back({"n-gram rows that moved, broadcast", others * all * parameter_row});
   }
 }
 

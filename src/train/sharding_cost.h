@@ -18,6 +18,7 @@ struct ShardedSizes {
   int64_t tables = 0;           // elements of n-gram tables
   int64_t table_rows = 0;       // of all tables
   int64_t rows_of_batch = 0;    // that a micro-batch touches, at most
+  bool all_rows_move = true;    // those without a gradient too
   int64_t parameter_bytes = 4;  // of an element: 4, or 2 in bfloat16
   // Bytes of the optimizer's state, whole, masters included.
   double dense_optimizer = 0, table_optimizer = 0;

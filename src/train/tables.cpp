@@ -1,5 +1,6 @@
 #include "train/tables.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,16 @@ Tables::Tables(Group& group, torch::nn::Module& module, WireType wire) : group_(
     if (NgramEmbeddingImpl* embedding = table_owner(module, item.value());
         embedding != nullptr && item.value().requires_grad())
       tables_.push_back({.table = {item.key(), item.value()}, .embedding = embedding});
+}
+
+std::vector<int64_t> Tables::ends_by_owner(const Table& table, const at::Tensor& ids) const {
+  const at::Tensor here = ids.cpu();
+  const auto* begin = here.const_data_ptr<int32_t>();
+  const auto* end = begin + here.numel();
+  std::vector<int64_t> ends;
+  for (int64_t r = 0; r < group_.size(); ++r)
+    ends.push_back(std::lower_bound(begin, end, rows_of(r, table).end) - begin);
+  return ends;
 }
 
 Parts Tables::own_parts() const {

@@ -34,7 +34,8 @@ class Tables {
   // After the backward passes of a step: the rows that this rank's optimizer moves.
   virtual std::vector<Gradients::Rows> finish_gradients() = 0;
   // After the optimizer's step: starts to bring the tables into the state that the next forward pass reads.
-  virtual void send_moved(std::vector<Group::Pending>& coming) = 0;
+  // all_rows: the step moved rows without a gradient too.
+  virtual void send_moved(std::vector<Group::Pending>& coming, bool all_rows) = 0;
   // See Parallel.
   virtual std::map<std::string, at::Tensor> own_parameters() const;
   virtual bool computes_together() const { return false; }
@@ -58,6 +59,8 @@ class Tables {
     return {table.rows() * rank / group_.size(), table.rows() * (rank + 1) / group_.size()};
   }
   Part own_rows(const Table& table) const { return rows_of(group_.rank(), table); }
+  // Of some ids in increasing order: the place behind those of each rank's rows. Waits for the device.
+  std::vector<int64_t> ends_by_owner(const Table& table, const at::Tensor& ids) const;
   // All tables' own rows, as elements.
   Parts own_parts() const;
   // The merged rows of this rank's backward passes, which are forgotten; as many as there are. Waits for the device: the others are told how
@@ -76,8 +79,8 @@ class Tables {
   std::vector<Table> tables_;
 };
 
-// Every rank has every table whole, and gets all rows' gradients. `is_divided`: its optimizer moves a range of rows, and whole tables travel
-// after the step.
+// Every rank has every table whole, and gets all rows' gradients. `is_divided`: its optimizer moves a range of rows, and what it moved travels
+// after the step: whole tables, or the rows with gradients where it left the others alone.
 std::unique_ptr<Tables> make_replicated_tables(Group& group, torch::nn::Module& module, WireType wire,
                                                bool is_divided);
 

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -353,18 +354,25 @@ StepStats Trainer::train_step() {
     stats.targets += batch.num_targets;
     stats.text += {batch.num_byte_targets, batch.patches.count, batch.documents.count};
   }
-  const std::vector<double> counts =
-      sum_of(group,
-             {static_cast<double>(stats.targets), static_cast<double>(stats.text.bytes),
-              static_cast<double>(stats.text.patches), static_cast<double>(stats.text.sequences),
-              parts_.entropy_flops ? parts_.entropy_flops() : 0},
-             "number of targets");
-  stats.targets = std::llround(counts[0]);
-  stats.text = {std::llround(counts[1]), std::llround(counts[2]), std::llround(counts[3])};
-  stats.entropy_flops = counts[4];
+  // What all ranks have: on its way while the first batch is computed.
+  const at::Tensor counts =
+      at::tensor({static_cast<double>(stats.targets), static_cast<double>(stats.text.bytes),
+                  static_cast<double>(stats.text.patches), static_cast<double>(stats.text.sequences),
+                  parts_.entropy_flops ? parts_.entropy_flops() : 0.0},
+                 at::kDouble);
+  Group::Pending counts_come = group.sum(counts, "number of targets");
+  const auto receive_counts = [&] {
+    if (!counts_come) return;
+    std::exchange(counts_come, {})->wait();
+    const double* all = counts.const_data_ptr<double>();
+    stats.targets = std::llround(all[0]);
+    stats.text = {std::llround(all[1]), std::llround(all[2]), std::llround(all[3])};
+    stats.entropy_flops = all[4];
+  };
   batches_.clear();
   for (const Batch& batch : batches) {
     const LossValue loss = forward(batch);
+    receive_counts();
     const at::Tensor share = loss.sum / stats.targets;
     batches_.push_back({.places = batch.places, .loss = share.detach()});
     {

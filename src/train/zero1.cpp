@@ -1,12 +1,5 @@
 #include "train/zero1.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <utility>
-
 namespace blt {
 
 Parts Zero1::parts() const {
@@ -51,34 +44,9 @@ std::map<std::string, at::Tensor> Zero1::own_dense() const {
   return result;
 }
 
-void Zero1::put_together() {
-  const at::NoGradGuard no_grad;
-  std::vector<std::pair<const Buckets::Bucket*, at::Tensor>> whole;  // in the parameters' type
-  std::vector<Group::Pending> coming;
-  for (size_t b = 0; b < buckets().all().size(); ++b) {
-    const Buckets::Bucket& bucket = buckets().all()[b];
-    if (!is_whole(bucket)) continue;
-    const auto values = [&](const Buckets::Piece& piece) { return parameters()[piece.parameter].parameter; };
-    const at::Tensor all = at::empty({bucket.size}, values(bucket.pieces[0]).options().requires_grad(false));
-    const Part range = own_range(bucket);
-    const at::Tensor own = at::zeros({range.end - range.begin}, all.options());
-    for (const Buckets::Piece& piece : bucket.pieces) {
-      const int64_t begin = std::max(range.begin, piece.offset);
-      const int64_t end = std::min(range.end, piece.offset + piece.numel);
-      if (begin < end)
-        own.slice(0, begin - range.begin, end - range.begin)
-            .copy_(values(piece).view({-1}).slice(0, begin - piece.offset, end - piece.offset));
-    }
-    coming.push_back(
-        group().all_gather(all, own, fmt::format("parameters, {} of {}", b + 1, buckets().all().size())));
-    whole.emplace_back(&bucket, all);
-  }
-  for (const Group::Pending& one : coming) one->wait();
-  for (const auto& [bucket, all] : whole)
-    for (const Buckets::Piece& piece : bucket->pieces) {
-      const at::Tensor& parameter = parameters()[piece.parameter].parameter;
-      parameter.detach().view({-1}).copy_(all.slice(0, piece.offset, piece.offset + piece.numel));
-    }
+void Zero1::move(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
+  moved_.finish();  // what no forward pass has read since the last step
+  optimizer.step(gradients, clip, factor, matrices_);
 }
 
 }  // namespace blt

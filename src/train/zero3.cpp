@@ -144,7 +144,7 @@ std::vector<Gradients::Dense> Zero3::collect(const std::vector<bool>& took_part)
 
 at::Tensor Zero3::place_of(size_t parameter, const Part& part) const {
   const Buckets::Bucket& bucket = buckets().all()[buckets().bucket_of(parameter)];
-  if (is_whole(bucket) || !is_divided_) return Zero2::place_of(parameter, part);
+  if (bucket.unit < 0 || !is_divided_) return Zero2::place_of(parameter, part);
   const int64_t offset = buckets().piece(parameter).offset - own_range(bucket).begin;
   return layers_[static_cast<size_t>(bucket.unit)].own.slice(0, offset + part.begin, offset + part.end);
 }

@@ -35,7 +35,6 @@ class Zero3 : public Zero2 {
  protected:
   at::Tensor place_of(size_t parameter, const Part& part) const override;
   std::vector<Gradients::Dense> collect(const std::vector<bool>& took_part) override;
-  bool is_whole(const Buckets::Bucket& bucket) const override { return bucket.unit < 0; }
 
  private:
   class Watch;

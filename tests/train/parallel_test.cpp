@@ -23,92 +23,13 @@
 #include "blt/io/safetensors.h"
 #include "blt/train/trainer.h"
 #include "temporary_folder.h"
+#include "train/divided_training.h"
 #include "train/ranks.h"
-#include "train/small_model.h"
 
 namespace blt {
 namespace {
 
-using testing::in_group;
-using testing::RepeatBatches;
-using testing::sequence;
-using testing::small_config;
-
-constexpr Sharding kShardings[] = {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3};
-
-// What is divided among the ranks.
-struct Division {
-  Sharding sharding = Sharding::kNone;
-  TablePlacement tables = TablePlacement::kReplicated;
-
-  bool has(Sharding least) const { return sharding >= least; }
-  bool has_tables() const { return tables == TablePlacement::kSharded; }
-};
-
-std::vector<Division> divisions() {
-  std::vector<Division> result;
-  for (const Sharding sharding : kShardings)
-    for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded})
-      result.push_back({sharding, tables});
-  return result;
-}
-
-template <class Enum>
-std::string name_of(Enum of) {
-  for (const auto& [value, name] : EnumNames<Enum>::kValues)
-    if (value == of) return std::string(name);
-  return "?";
-}
-std::string name_of(const Division& division) {
-  return name_of(division.sharding) + "-" + name_of(division.tables);
-}
-
-constexpr double kSmallBuckets = 0.03;  // so that there are several
-ParallelConfig divided(const Division& division) {
-  return {.sharding = division.sharding, .tables = division.tables, .bucket_mib = kSmallBuckets};
-}
-
-TrainConfig training(int64_t accumulate, Compute compute, int64_t steps = 10) {
-  TrainConfig config;
-  config.steps = steps;
-  config.accumulate = accumulate;
-  config.compute = compute;
-  config.optimizer.learning_rate = 1e-3;
-  config.schedule = ConstantSchedule{};
-  config.log_every = 1000;
-  return config;
-}
-
-// Sequences of many lengths, so that ranks have unequal numbers of targets.
-std::vector<PatchedSequence> sequences() {
-  std::vector<PatchedSequence> result;
-  for (size_t i = 0; i < 24; ++i)
-    result.push_back(sequence(std::string("abcabc xyxy the quick brown fox").substr(i % 7, 5 + i * 5 % 23)));
-  return result;
-}
-
-// What a rank reads: every `ranks`-th sequence, in `accumulate` batches a step.
-std::unique_ptr<Stage<Batch>> share_of(int64_t rank, int64_t ranks, int64_t accumulate) {
-  const std::vector<PatchedSequence> all = sequences();
-  std::vector<std::vector<PatchedSequence>> parts(static_cast<size_t>(accumulate));
-  for (size_t i = static_cast<size_t>(rank), n = 0; i < all.size(); i += static_cast<size_t>(ranks), ++n)
-    parts[n % parts.size()].push_back(all[i]);
-  std::vector<Batch> batches;
-  for (const auto& part : parts) batches.push_back(Batch::pack(part));
-  return std::make_unique<RepeatBatches>(std::move(batches));
-}
-
-// A model with the same parameters at every call, and several layers to divide.
-Blt new_model(at::ScalarType type = at::kFloat) {
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  torch::manual_seed(3);
-  BltConfig config = small_config();
-  config.latent_transformer.layers = 3;
-  Blt model(config);
-  model->to(type);
-  return model;
-}
+using namespace testing;
 
 struct Result {
   std::vector<double> losses, norms;
@@ -567,57 +488,6 @@ TEST(Parallel, GradientsMayTravelInBfloat16) {
         EXPECT_TRUE(torch::equal(result.parameters[i], many[0].parameters[i])) << i;
     }
   }
-}
-
-// What a rank sends in a step.
-struct Sent {
-  int64_t transfers = 0, bytes = 0;
-
-  bool operator==(const Sent&) const = default;
-  void add(int64_t more) { ++transfers, bytes += more; }
-};
-void PrintTo(const Sent& sent, std::ostream* out) {
-  *out << sent.transfers << " transfers of " << sent.bytes << " bytes";
-}
-
-// The same text in one batch a step and in four: gradients are added up before they travel, and so are those of table rows.
-TEST(Parallel, GradientsOfSeveralBatchesTravelOnce) {
-  at::set_num_threads(1);
-  struct Step {
-    Sent dense, rows, all;
-  };
-  const auto step_of = [](const std::shared_ptr<Group>& group, const Division& division, int64_t accumulate) {
-    Step step;
-    TrainerParts parts;
-    const Blt model = new_model();
-    parts.model = trainable(model);
-    parts.train = share_of(group->rank(), group->size(), accumulate);
-    parts.group = std::make_shared<WatchedGroup>(group, [&](const WatchedGroup::Seen& seen) {
-      step.all.add(seen.bytes);
-      if (seen.what.starts_with("gradients, ")) step.dense.add(seen.bytes);
-      if (seen.what == "gradients of table rows") step.rows.add(seen.bytes);
-    });
-    parts.parallel = divided(division);
-    Trainer trainer(training(accumulate, Compute::kFloat32), std::move(parts));
-    step = {};
-    trainer.train_step();
-    return step;
-  };
-  for (const Division& division : divisions())
-    for (const int64_t ranks : {2, 3})
-      in_group(ranks, [&](const std::shared_ptr<Group>& group) {
-        const std::string what = fmt::format("{}, rank {} of {}", name_of(division), group->rank(), ranks);
-        const Step one = step_of(group, division, 1), four = step_of(group, division, 4);
-        EXPECT_GT(one.dense.transfers, 1) << what;
-        EXPECT_EQ(one.rows.transfers, 1) << what;
-        EXPECT_EQ(four.rows, one.rows) << what;
-        // From ZeRO-2 on no rank has whole gradients, to which the next batch could add.
-        const int64_t times = division.has(Sharding::kZero2) ? 4 : 1;
-        EXPECT_EQ(four.dense, (Sent{times * one.dense.transfers, times * one.dense.bytes})) << what;
-        if (!division.has(Sharding::kZero2) && !division.has_tables()) {
-          EXPECT_EQ(four.all, one.all) << what;
-        }
-      });
 }
 
 TEST(Parallel, WithoutOverlapTheResultIsTheSame) {

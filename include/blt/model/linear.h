@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 
+#include "blt/model/arriving.h"
 #include "blt/ops/packed_linear.h"
 
 namespace blt {
@@ -24,7 +25,7 @@ class Freezable {
 
 // y = x weight^T. weight [out, in], filled with truncated_normal_(std) (default: in^-0.5).
 // Not thread-safe while training; forward of a frozen one may be called from several threads at once.
-class LinearImpl : public torch::nn::Module, public Freezable {
+class LinearImpl : public torch::nn::Module, public Freezable, public Arriving {
  public:
   LinearImpl(int64_t in, int64_t out, std::optional<double> std = std::nullopt);
 
@@ -48,7 +49,7 @@ class LinearImpl : public torch::nn::Module, public Freezable {
 TORCH_MODULE(Linear);
 
 // A gain per channel after normalising by the root mean square. weight [dim], ones.
-class RmsNormImpl : public torch::nn::Module {
+class RmsNormImpl : public torch::nn::Module, public Arriving {
  public:
   RmsNormImpl(int64_t dim, double eps);
 

@@ -10,6 +10,7 @@
 
 #include "blt/base/config.h"
 #include "blt/batch.h"
+#include "blt/model/arriving.h"
 #include "blt/model/traced.h"
 #include "blt/ops/ngram_embedding.h"
 
@@ -39,7 +40,7 @@ struct NgramConfig {
 // backward appends touched rows to `row_gradients`, which the optimizer takes and clears. In training mode dropout leaves look-ups
 // out; each forward takes its seed from LibTorch's default generator. Not thread-safe, except forward of a model in evaluation mode
 // without gradients.
-class NgramEmbeddingImpl : public torch::nn::Module, public Traced {
+class NgramEmbeddingImpl : public torch::nn::Module, public Traced, public Arriving {
  public:
   NgramEmbeddingImpl(const NgramConfig& config, int64_t dim);
 

@@ -185,6 +185,8 @@ class Optimizer {
   // The same where this optimizer has parts of matrices that muon moves (src/train/whole_matrices.h). All ranks take the step together.
   void step(const Gradients& gradients, const ClipResult& clip, double factor, const WholeMatrices& matrices);
 
+  // Whether a step moves rows of n-gram tables without a gradient too.
+  bool moves_all_rows() const { return config_.table_update == TableUpdate::kExact; }
   // Of this optimizer's part of a parameter, flat, or of all of it; undefined where there is none. Not copied, and there until load().
   at::Tensor master(const std::string& name) const;
   // What moves a parameter.

@@ -84,9 +84,11 @@ struct ParallelConfig {
     field("bucket_mib", self.bucket_mib,
           "Gradients travel in pieces of this size, each while the backward pass computes the next ones.",
           above(0));
-    field("overlap", self.overlap,
-          "Whether transfers go on while a rank computes: gradients during the backward pass, parameters of "
-          "zero3 during the layer before; false: each when it is needed, to see what that saves.");
+    field(
+        "overlap", self.overlap,
+        "Whether transfers go on while a rank computes: gradients during the backward pass, parameters that "
+        "a step of zero1 or zero2 moved during the next forward pass, those of zero3 during the layer "
+        "before; false: each when it is needed, to see what that saves.");
     field("start_timeout_s", self.start_timeout_s,
           "Seconds until all ranks have to be there when a run starts.", above(0));
     field("timeout_s", self.timeout_s,
@@ -115,7 +117,7 @@ class Parallel {
   virtual at::Tensor squared_norms(const Gradients& gradients, std::span<const std::string> modules) {
     return blt::squared_norms(gradients, modules);
   }
-  // Moves the parameters; afterwards all ranks read the same.
+  // Moves the parameters; all ranks read the same in the next forward pass, and, after make_whole(), anywhere.
   virtual void step(Optimizer& optimizer, const Gradients& gradients, const ClipResult& clip, double factor) {
     optimizer.step(gradients, clip, factor);
   }
@@ -127,7 +129,7 @@ class Parallel {
   // Whether parameters are put together for each use, so that all ranks have to compute the same number of passes, without gradients too.
   virtual bool computes_together() const { return false; }
   // From here until the next forward pass that records gradients every rank has whole parameters: to read them, to replace them, or to
-  // compute by itself. Between steps; nothing happens unless they are divided.
+  // compute by itself. Between steps.
   virtual void make_whole() {}
 
   // Bytes of the tensors that this rank keeps at this moment; row gradients of n-gram tables are not among them.
@@ -140,6 +142,7 @@ class Parallel {
   Parallel(std::shared_ptr<Group> group, torch::nn::Module& module)
       : group_(std::move(group)), module_(module) {}
 
+  torch::nn::Module& module() const { return module_; }
   // What kept() counts: what shares memory counts once, undefined ones are nothing.
   virtual std::vector<at::Tensor> kept_gradients() const;
 
