@@ -5,7 +5,6 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -17,7 +16,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -32,9 +30,10 @@
 #include "model/device_mark.h"
 #include "model/trace_range.h"
 #include "train/checkpoint.h"
-#include "train/checkpoint_writer.h"
 #include "train/ema.h"
 #include "train/progress.h"
+#include "train/run_checkpoints.h"
+#include "train/shortened.h"
 #include "train/step_profiler.h"
 #include "train/tensor_share.h"
 #include "train/validation_batches.h"
@@ -47,6 +46,14 @@ namespace {
 
 // Where the data of a rank is in the trainer's state.
 std::string data_key(size_t rank) { return fmt::format("data.{}", rank); }
+
+// A trainer's state with all ranks' places in the data.
+std::string with_places(StateWriter state, const std::vector<std::string>& places) {
+  state.put("ranks", static_cast<int64_t>(places.size()));
+  for (size_t r = 0; r < places.size(); ++r)
+    state.put(data_key(r), StateWriter::of(StateReader(places[r], "data")));
+  return state.json() + "\n";
+}
 
 std::vector<Batch> take(Stage<Batch>& loader, int64_t count, int64_t step) {
   std::vector<Batch> batches;
@@ -96,25 +103,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// newest: the newest whole checkpoint, empty where there is none.
-std::string not_saved(int64_t step, const std::string& why, const std::filesystem::path& newest) {
-  std::error_code ignored;
-  return fmt::format("step {}: the checkpoint was not saved: {}; {}", step, why,
-                     newest.empty() ? "there is no earlier one"
-                     : std::filesystem::exists(newest, ignored)
-                         ? fmt::format("the last whole one is {}", newest.string())
-                         : fmt::format("the last whole one, {}, is not there now", newest.string()));
-}
-
-// The first few.
-std::string shortened(const std::vector<std::string>& texts) {
-  constexpr size_t kShown = 4;
-  const size_t shown = std::min(kShown, texts.size());
-  std::string result = fmt::format("{}", fmt::join(texts.begin(), texts.begin() + shown, ", "));
-  if (shown < texts.size()) result += fmt::format(" and {} more (metrics.jsonl)", texts.size() - shown);
-  return result;
-}
-
 // Where a model's parameters are.
 at::Device device_of(const torch::nn::Module& module) {
   const std::vector<at::Tensor> parameters = module.parameters();
@@ -143,11 +131,6 @@ struct Trainer::Look {
   }
 };
 
-struct Trainer::Written {
-  std::optional<SavedCheckpoint> own;  // where this rank has not been told before
-  std::string failure;                 // of the checkpoint: what rank 0 says; empty: it is there
-};
-
 void TrainConfig::validate(Errors& errors) const {
   for (size_t i = 1; i < accumulate_from.size(); ++i)
     if (accumulate_from[i].step <= accumulate_from[i - 1].step)
@@ -170,7 +153,8 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       optimizer_(config_.optimizer, parallel_->parts(), parts_.seed),
       modules_(gradient_modules(*parts_.model.module)),
       guard_(config_.spike),
-      writer_(std::make_unique<CheckpointWriter>()) {
+      checkpoints_(
+          std::make_unique<RunCheckpoints>(config_, parts_.output, *group_, parts_.parallel.timeout_s)) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
   name_traced(*parts_.model.module);
@@ -182,7 +166,8 @@ Trainer::~Trainer() = default;
 Trainer::Outcome Trainer::run() {
   const bool is_first = parallel_->group().is_first();
   Progress progress(config_, parts_, modules_, step_, /*is_silent=*/!is_first);
-  if (is_first && !parts_.output.empty()) tidy_checkpoints(parts_.output, saved_step_, keep_policy());
+  if (is_first && !parts_.output.empty())
+    tidy_checkpoints(parts_.output, checkpoints_->saved_step(), checkpoints_->keep_policy(best_step_));
   if (step_ >= config_.steps)
     log_info(fmt::format("step {} of {} is done already; ask for more steps to go on", step_, config_.steps));
   const std::filesystem::path trace =
@@ -203,7 +188,7 @@ Trainer::Outcome Trainer::run() {
     finish_looks(shows ? 0 : looks_behind, progress);
     if (const auto profile = profiler.after_step(last || stop)) progress.show_profile(*profile, trace);
     if (last || due(step_, config_.log_every))
-      progress.log_step(step_, stats, skipped_, failed_saves_,
+      progress.log_step(step_, stats, skipped_, failed_saves(),
                         gather(parallel_->group(), progress.own_figures(), "figures of ranks"));
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
@@ -214,24 +199,25 @@ Trainer::Outcome Trainer::run() {
       best = bits && is_best(*bits);
       stop = stop || !bits;
     }
-    if (const auto saved = wait_for_own_part(std::chrono::seconds(0))) {
+    if (checkpoints_->has_news()) {
       progress.finish_line();
-      report(*saved);
+      checkpoints_->report(step_);
     }
     if (last || best || stop || due(step_, config_.checkpoint_every)) {
       progress.finish_line();
-      if (save()) progress.log_save(step_, save_times_);
+      if (save()) progress.log_save(step_, checkpoints_->times());
     }
     stopped = stop && !last;
   }
   progress.finish_line();
   finish_saving();
   parallel_->make_whole();  // the model is the caller's again
-  progress.summarize({.step = step_,
-                      .best_step = best_step_,
-                      .best_bits_per_byte = best_bits_per_byte_,
-                      .skipped = skipped_,
-                      .checkpoint = saved_step_ ? parts_.output / "latest" : std::filesystem::path()});
+  progress.summarize(
+      {.step = step_,
+       .best_step = best_step_,
+       .best_bits_per_byte = best_bits_per_byte_,
+       .skipped = skipped_,
+       .checkpoint = checkpoints_->saved_step() ? parts_.output / "latest" : std::filesystem::path()});
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
@@ -423,64 +409,32 @@ bool Trainer::is_best(double bits_per_byte) {
   return true;
 }
 
-KeepPolicy Trainer::keep_policy() const {
-  return {.newest = config_.keep_checkpoints, .every = config_.keep_every, .best_step = best_step_};
-}
-
 bool Trainer::save() {
-  if (!parts_.model_to_save || parts_.output.empty() || saved_step_ == step_) return false;
-  const auto start = std::chrono::steady_clock::now();
-  if (const auto saved = wait_for_checkpoint().own) report(*saved);  // before there are more copies
-  save_times_ = {.wait_s = seconds_since(start)};
-  Group& group = parallel_->group();
-  CheckpointJob job{.output = parts_.output,
-                    .step = step_,
-                    .rank = group.rank(),
-                    .ranks = group.size(),
-                    .timeout_s = parts_.parallel.timeout_s,
-                    .keep = keep_policy()};
-  const auto copying = std::chrono::steady_clock::now();
-  ModelToSave model = parts_.model_to_save();
-  job.shares = shares_of(model);
-  job.has_ema = ema_ != nullptr;
-  job.copied = DeviceMark(device_);
-  save_times_.copy_s = seconds_since(copying);
-
-  // What all ranks have to know of each: its place in the data, its tensors, and, of the first, the folder or why there is none.
-  StateWriter place;
-  parts_.train->save(place);
-  std::string failure;
-  if (group.is_first()) try {
-      job.directory = std::make_shared<AtomicDirectory>(parts_.output / checkpoint_name(step_));
-      job.temporary = job.directory->path().filename().string();
-    } catch (const Error& e) {
-      failure = e.what();
-    }
-  const json own = {place.json(), describe(job.shares, group.rank()), job.temporary, failure};
-  std::vector<std::string> places;
-  for (const std::string& text : gather(group, own.dump(), "parts of a checkpoint")) {
-    const json of_rank = json::parse(text);
-    places.push_back(of_rank[0]);
-    job.descriptions.push_back(of_rank[1]);
-    if (places.size() > 1) continue;
-    job.temporary = of_rank[2];
-    failure = of_rank[3];
-  }
-  saved_step_ = step_;
-  if (group.is_first())
-    job.write_rest = [rest = std::move(model.write_rest),
-                      rest_of_average = ema_ ? std::move(model.write_rest_of_average) : nullptr,
-                      state = state_json(places)](const std::filesystem::path& folder) {
+  if (!parts_.model_to_save || parts_.output.empty() || checkpoints_->saved_step() == step_) return false;
+  checkpoints_->begin(step_, best_step_, [this] {
+    ModelToSave model = parts_.model_to_save();
+    StateWriter place;
+    parts_.train->save(place);
+    CheckpointContent content{.shares = shares_of(model), .has_ema = ema_ != nullptr, .place = place.json()};
+    content.copied = DeviceMark(device_);
+    // The places of the others are still to come; all else is of this step.
+    content.write_rest = [rest = std::move(model.write_rest),
+                          rest_of_average = ema_ ? std::move(model.write_rest_of_average) : nullptr,
+                          state = state()](const std::filesystem::path& folder,
+                                           const std::vector<std::string>& places) {
       rest(folder);
       if (rest_of_average) rest_of_average(folder / kEmaFolder);
-      write_file(folder / kTrainerStateFile, state);
+      write_file(folder / kTrainerStateFile, with_places(state, places));
     };
-  if (failure.empty())
-    writer_->start(std::move(job));
-  else
-    writer_->fail(step_, failure);
-  save_times_.stop_s = seconds_since(start);
+    return content;
+  });
   return true;
+}
+
+int64_t Trainer::failed_saves() const { return checkpoints_->num_failed(); }
+
+void Trainer::finish_saving() {
+  checkpoints_->finish(step_, [this] { save(); });
 }
 
 TensorShares Trainer::shares_of(const ModelToSave& model) const {
@@ -495,8 +449,8 @@ TensorShares Trainer::shares_of(const ModelToSave& model) const {
   return shares;
 }
 
-// places: in the data, of each rank.
-std::string Trainer::state_json(const std::vector<std::string>& places) const {
+// Without the places in the data.
+StateWriter Trainer::state() const {
   StateWriter state;
   state.put("step", step_);
   state.put("skipped", skipped_);
@@ -507,95 +461,7 @@ std::string Trainer::state_json(const std::vector<std::string>& places) const {
   state.put("best_step", best_step_);
   state.put("best_bits_per_byte",
             fmt::format("{}", best_bits_per_byte_));  // the shortest text that reads back equal
-  state.put("ranks", static_cast<int64_t>(places.size()));
-  for (size_t r = 0; r < places.size(); ++r)
-    state.put(data_key(r), StateWriter::of(StateReader(places[r], "data")));
-  return state.json() + "\n";
-}
-
-std::optional<SavedCheckpoint> Trainer::wait_for_own_part(std::chrono::duration<double> longest) {
-  std::optional<SavedCheckpoint> saved = writer_->wait(longest);
-  if (!saved) return saved;
-  if (saved->is_there) {
-    newest_whole_ = saved->path;
-  } else {
-    ++failed_saves_;
-    save_failure_ = parallel_->group().is_first() ? saved->failure : saved->unheard;
-  }
-  return saved;
-}
-
-// However long a disk takes, no transfer waits for it: the ranks ask each other again and again. Who waits for a rank that has failed, and could
-// not leave a mark that says so, learns it here.
-Trainer::Written Trainer::wait_for_checkpoint() {
-  constexpr char kBusy = 'b', kDone = 'd';
-  Group& group = parallel_->group();
-  const std::chrono::duration<double> limit(parts_.parallel.timeout_s);  // of a transfer
-  std::chrono::duration<double> longest(0);  // first, what is known; then rarer and rarer
-  Written written;
-  for (auto warned = std::chrono::steady_clock::now();;
-       longest = std::min(limit / 4, 2 * longest + std::chrono::duration<double>(0.05))) {
-    if (auto own = wait_for_own_part(longest)) written.own = std::move(own);
-    const std::vector<std::string> words = gather(group, (writer_->is_busy() ? kBusy : kDone) + save_failure_,
-                                                  "whether the last checkpoint is there");
-    std::vector<int64_t> busy;
-    std::vector<std::string> failures;
-    for (int64_t r = 0; r < group.size(); ++r) {
-      const std::string& word = words[static_cast<size_t>(r)];
-      if (word[0] == kBusy) busy.push_back(r);
-      if (word.size() > 1) failures.push_back(fmt::format("rank {}: {}", r, word.substr(1)));
-    }
-    if (busy.empty()) {
-      written.failure = words[0].substr(1);
-      // What rank 0 does not know. Where it failed by itself, others may have found no folder any more.
-      std::erase_if(failures, [&](const std::string& text) {
-        return text.starts_with("rank 0: ") || written.failure.find(text) != text.npos;
-      });
-      if (group.is_first() && written.failure.starts_with("rank ") && !failures.empty())
-        log_warning(fmt::format("the last checkpoint: {}", shortened(failures)));
-      save_failure_.clear();
-      return written;
-    }
-    if (!failures.empty() || busy[0] > 0) writer_->stop_waiting(failures.empty() ? "" : failures[0]);
-    if (group.is_first() && std::chrono::steady_clock::now() - warned > limit) {
-      log_warning(
-          fmt::format("step {}: the training waits for rank {}, which still writes the last checkpoint",
-                      step_, fmt::join(busy, ", ")));
-      warned = std::chrono::steady_clock::now();
-    }
-  }
-}
-
-void Trainer::report(const SavedCheckpoint& saved) {
-  if (!parallel_->group().is_first()) return;
-  if (!saved.is_there) {
-    const int64_t every = config_.checkpoint_every;
-    const int64_t next = every > 0 ? std::min((step_ / every + 1) * every, config_.steps) : config_.steps;
-    log_warning(fmt::format("{}; the training goes on, and the next one is due at step {}",
-                            not_saved(saved.step, saved.failure, newest_whole_), std::max(next, step_)));
-    return;
-  }
-  log_info(fmt::format("saved {}", saved.path.string()));
-  if (!saved.failure.empty()) log_warning(saved.failure);
-}
-
-// What was trained since the checkpoint before would be lost.
-void Trainer::finish_saving() {
-  Group& group = parallel_->group();
-  for (int64_t tries = 1;; ++tries) {
-    const auto [own, failure] = wait_for_checkpoint();
-    if (failure.empty()) {
-      if (own) report(*own);
-      return;
-    }
-    const std::string message = not_saved(step_, failure, newest_whole_);
-    if (tries >= config_.last_save_tries) throw Error(message);
-    const std::chrono::seconds pause(int64_t{1} << (tries - 1));
-    if (group.is_first()) log_warning(fmt::format("{}; it is tried again in {} s", message, pause.count()));
-    std::this_thread::sleep_for(pause);
-    saved_step_.reset();
-    save();
-  }
+  return state;
 }
 
 void Trainer::load_data(const StateReader& state) {
@@ -639,10 +505,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
     throw Error(
         fmt::format("{}: is of step {}, but other ranks see another checkpoint: all need the same files",
                     checkpoint.string(), step_));
-  newest_whole_ = checkpoint;
-  // A checkpoint from elsewhere is not one of this run's.
-  std::error_code ignored;
-  if (std::filesystem::equivalent(checkpoint.parent_path(), parts_.output, ignored)) saved_step_ = step_;
+  checkpoints_->resumed_from(checkpoint, step_);
 }
 
 }  // namespace blt

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -33,10 +32,9 @@
 
 namespace blt {
 
-class CheckpointWriter;
 class Ema;
 class Progress;
-struct SavedCheckpoint;
+class RunCheckpoints;
 struct TensorShare;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
@@ -292,18 +290,17 @@ class Trainer {
   const Optimizer& optimizer() const { return optimizer_; }
   const std::vector<std::string>& modules() const { return modules_; }  // those of StepStats::module_norms
   Parallel& parallel() const { return *parallel_; }
-  int64_t step() const { return step_; }                  // steps done
-  int64_t skipped() const { return skipped_; }            // of them, those that changed nothing
-  int64_t failed_saves() const { return failed_saves_; }  // checkpoints that this trainer could not write
+  int64_t step() const { return step_; }        // steps done
+  int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
+  int64_t failed_saves() const;                 // checkpoints that this trainer could not write
   // Bits per byte on the held-out batches; NaN when there are none. None when a rank was asked to stop before their end. Leaves the model in
   // training mode.
   std::optional<double> evaluate();
 
  private:
-  KeepPolicy keep_policy() const;
   bool is_best(double bits_per_byte);
   std::vector<TensorShare> shares_of(const ModelToSave& model) const;
-  std::string state_json(const std::vector<std::string>& places) const;
+  StateWriter state() const;
   LossValue forward(const Batch& batch);
   // A step, and how it went as soon as the host knows.
   struct Look;
@@ -313,11 +310,6 @@ class Trainer {
   void count_step(bool is_skipped);
   [[noreturn]] void stop_with(const std::string& problem);
   std::vector<std::string> texts_of(const Look& look);
-  // What became of the checkpoint under way: on this rank, none where that is not known in time; and on all of them.
-  std::optional<SavedCheckpoint> wait_for_own_part(std::chrono::duration<double> longest);
-  struct Written;
-  Written wait_for_checkpoint();
-  void report(const SavedCheckpoint& saved);
   void load_data(const StateReader& state);
 
   TrainConfig config_;
@@ -334,16 +326,12 @@ class Trainer {
   };
   std::vector<Trained> batches_;  // of the last step, on this rank
   std::vector<Look> looks_;       // of the steps that nobody has looked at yet
-  int64_t step_ = 0, skipped_ = 0, failed_saves_ = 0;
+  int64_t step_ = 0, skipped_ = 0;
   int64_t skipped_in_row_ = 0;
-  std::optional<int64_t> saved_step_;   // of the newest checkpoint in parts_.output, or of the one under way
-  std::filesystem::path newest_whole_;  // of the checkpoints that are known to be whole; empty: none
-  std::string save_failure_;            // of the last one, what the other ranks are still to be told
-  SaveTimes save_times_;                // of the last one
-  int64_t best_step_ = 0;               // 0: not validated yet
+  int64_t best_step_ = 0;  // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
   std::unique_ptr<Ema> ema_;  // null: no average
-  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<RunCheckpoints> checkpoints_;
 };
 
 }  // namespace blt
