@@ -26,9 +26,11 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Elements along this dimension lie side by side, so that a row's are one stream.
 bool is_dense(const Tensor& x, int64_t dim) { return x.stride(dim) == 1 || x.size(dim) == 1; }
 
-// Into how many sums an element of the result is divided: so many that there is work for 16 threads, but no sum shorter than 256.
+constexpr int64_t kTasks = 16;  // enough for as many threads
+
+// Into how many sums an element of the result is divided: for enough tasks, but no sum shorter than 256.
 int64_t parts_of(int64_t depth, int64_t blocks) {
-  return std::clamp<int64_t>(ceil_div(16, blocks), 1, std::max<int64_t>(depth / 256, 1));
+  return std::clamp<int64_t>(ceil_div(kTasks, blocks), 1, std::max<int64_t>(depth / 256, 1));
 }
 
 // a^T b with a [depth, rows], b [depth, columns].
@@ -37,17 +39,19 @@ void turned(const Tensor& a, const Tensor& b, const Tensor& out) {
   const int64_t depth = a.size(0), rows = a.size(1), columns = b.size(1);
   const TurnedProduct<T> product{
       a.const_data_ptr<T>(), b.const_data_ptr<T>(), rows, columns, a.stride(0), b.stride(0)};
-  const int64_t across = ceil_div(columns, kTurnedColumns);
-  const int64_t blocks = ceil_div(rows, kTurnedRows) * across, parts = parts_of(depth, blocks);
+  const int64_t down = ceil_div(rows, kTurnedRows);
+  const int64_t width =
+      down * ceil_div(columns, kTurnedColumns) < kTasks ? kTurnedColumns / 2 : kTurnedColumns;
+  const int64_t across = ceil_div(columns, width), blocks = down * across;
+  const int64_t parts = parts_of(depth, blocks);
   const int64_t size = rows * columns;
   const Tensor sums = parts == 1 ? out : at::empty({parts, size}, out.options());
   T* const to = sums.data_ptr<T>();
   const auto kernel = BLT_KERNEL(turned_product<T>);
   run_tasks<T>(blocks * parts, kTurnedScratch, [&](int64_t task, T* scratch) {
     const int64_t part = task / blocks, place = task % blocks;
-    const int64_t row = place / across * kTurnedRows, column = place % across * kTurnedColumns;
-    const Block block{row, std::min(rows, row + kTurnedRows), column,
-                      std::min(columns, column + kTurnedColumns)};
+    const int64_t row = place / across * kTurnedRows, column = place % across * width;
+    const Block block{row, std::min(rows, row + kTurnedRows), column, std::min(columns, column + width)};
     kernel(product, depth * part / parts, depth * (part + 1) / parts, block, to + part * size, scratch);
   });
   if (parts == 1) return;

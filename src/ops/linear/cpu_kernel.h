@@ -7,9 +7,11 @@
 
 namespace blt::ops {
 
-constexpr int64_t kTurnedRows = 64, kTurnedColumns = 128;  // of the result in a task
+// Of the result in a task. Where that makes too few tasks, they are half as wide.
+constexpr int64_t kTurnedRows = 64, kTurnedColumns = 256;
 constexpr int64_t kTurnedDepth = 128;  // of the sum at a time: so much stays in the L1 cache
-constexpr int64_t kTurnedScratch = (kTurnedDepth + 8) * 32;  // elements a thread needs
+constexpr int64_t kTurnedScratch =
+    (kTurnedDepth + 8) * 32 + kTurnedDepth * kTurnedRows;  // elements a thread needs
 
 // out(row, column) = sum over k of a(k, row) b(k, column).
 template <class T>
