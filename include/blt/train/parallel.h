@@ -126,7 +126,8 @@ class Parallel {
   // next forward pass or make_whole().
   virtual std::map<std::string, at::Tensor> own_parameters() const;
 
-  // Whether parameters are put together for each use, so that all ranks have to compute the same number of passes, without gradients too.
+  // Whether the next forward pass is a transfer: parameters are put together for each use, or those that a step moved are still to come. Then
+  // all ranks have to compute the same number of passes, without gradients too.
   virtual bool computes_together() const { return false; }
   // From here until the next forward pass that records gradients every rank has whole parameters: to read them, to replace them, or to
   // compute by itself. Between steps.
