@@ -64,11 +64,28 @@ std::string apply_policy(const fs::path& output, int64_t step, const KeepPolicy&
   int64_t newest = 0;
   for (const fs::path& folder : list_checkpoints(output)) {
     const int64_t of = *checkpoint_step(folder);
-    if (of > step || newest++ < keep.newest) continue;
+    if (newest++ < keep.newest) continue;
     if (of != keep.best_step && (keep.every == 0 || of % keep.every != 0)) remove_checkpoint(folder);
   }
   return problem;
 }
+
+namespace {
+
+// It counts as a checkpoint no more, and the run that goes on before it will have another one of its step.
+void set_aside(const fs::path& folder) {
+  const fs::path aside = folder.string() + ".damaged";
+  std::error_code error;
+  fs::remove_all(aside, error);
+  fs::rename(folder, aside, error);
+  if (error)
+    log_warning(fmt::format("{}: is damaged, and cannot be renamed: {}", folder.string(), error.message()));
+  else
+    log_warning(fmt::format("{} is damaged: it is {} now, and can be removed", folder.string(),
+                            aside.filename().string()));
+}
+
+}  // namespace
 
 void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const KeepPolicy& keep) {
   std::vector<fs::path> leftovers;
@@ -79,6 +96,9 @@ void tidy_checkpoints(const fs::path& output, std::optional<int64_t> step, const
     if (unfinished || name == ".latest.new" || name == ".best.new") leftovers.push_back(entry.path());
   }
   for (const fs::path& leftover : leftovers) fs::remove_all(leftover, error);
+  if (step)
+    for (const fs::path& folder : list_checkpoints(output))
+      if (*checkpoint_step(folder) > *step) set_aside(folder);
   const std::string problem = step ? apply_policy(output, *step, keep) : "";
   if (!problem.empty()) log_warning(problem);
 }
@@ -114,6 +134,7 @@ std::optional<fs::path> newest_whole_checkpoint(const fs::path& output, Group& g
   std::string names;  // all ranks look at what the first one sees
   for (const fs::path& folder : list_checkpoints(output)) names += folder.filename().string() + "\n";
   std::istringstream seen(gather(group, names, "names of checkpoints")[0]);
+  std::string newest_problem;
   for (std::string name; std::getline(seen, name);) {
     const fs::path folder = output / name;
     try {
@@ -124,8 +145,14 @@ std::optional<fs::path> newest_whole_checkpoint(const fs::path& output, Group& g
     } catch (const Error& e) {
       if (group.is_first())
         log_warning(fmt::format("{} is damaged and passed over: {}", folder.string(), e.what()));
+      if (newest_problem.empty()) newest_problem = e.what();
     }
   }
+  if (!newest_problem.empty())
+    throw Error(fmt::format(
+        "{}: holds checkpoints, and none of them is whole (the newest: {}); nothing was changed. Make "
+        "sure that all ranks see the whole folder, or start over in another one with output=…",
+        output.string(), newest_problem));
   return std::nullopt;
 }
 

@@ -22,13 +22,12 @@ constexpr const char* kEmaModelFile = "ema/model.safetensors";
 // "step_00000100"
 std::string checkpoint_name(int64_t step);
 
-// After the checkpoint of `step` has come, the newest that is whole (those after it are damaged, and not counted): points the links `latest`
-// and `best`, then removes what the policy does not keep. Gives why a link could not be pointed (a file system may have none); empty: all is done.
+// After the checkpoint of `step` has come, the newest: points the links `latest` and `best`, then removes what the policy does not keep. Gives why a link could not be pointed (a file system may have none); empty: all is done.
 [[nodiscard]] std::string apply_policy(const std::filesystem::path& output, int64_t step,
                                        const KeepPolicy& keep);
 
-// Brings a folder in order after a process was killed while it wrote a checkpoint: leftovers go, links point where they should, and one
-// that cannot is warned about.
+// Brings a folder in order after a process was killed while it wrote a checkpoint: leftovers go, newer ones than `step`, which are damaged, become
+// step_<step>.damaged, links point where they should, and what cannot be done is warned about.
 // step: of the newest whole checkpoint; none when there is none.
 void tidy_checkpoints(const std::filesystem::path& output, std::optional<int64_t> step,
                       const KeepPolicy& keep);
@@ -43,7 +42,8 @@ std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path&
 //
 // Throws blt::Error, naming the file, unless the folder is a checkpoint and every byte of its files is as it was written.
 void check_checkpoint(const std::filesystem::path& folder, Group& group);
-// The newest of list_checkpoints that is whole; damaged ones are named in a warning.
+// The newest of list_checkpoints that is whole; damaged ones are named in a warning. None where there is no checkpoint; throws blt::Error where
+// there are, and none is whole: a disk that some rank does not see looks like that, and a run must not begin anew over it.
 std::optional<std::filesystem::path> newest_whole_checkpoint(const std::filesystem::path& output,
                                                              Group& group);
 

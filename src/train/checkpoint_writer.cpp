@@ -18,7 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLook(20);
+constexpr std::chrono::milliseconds kFirstLook(5),
+    kLastLook(500);                          // rarer and rarer: many ranks ask one disk
 constexpr std::chrono::seconds kHurried(3);  // less than a launcher gives to ranks after one has failed
 constexpr const char* kIsItShared = "is the output folder shared by all ranks?";
 
@@ -34,11 +35,12 @@ using Limit = std::chrono::time_point<Clock, std::chrono::duration<double>>;
 template <class Done>
 bool wait_until(const Done& done, Limit limit, const Word& word) {
   std::optional<Clock::time_point> hurried;
-  while (!done()) {
+  for (std::chrono::duration<double> pause = kFirstLook; !done();
+       pause = std::min<std::chrono::duration<double>>(1.2 * pause, kLastLook)) {
     if (word.stop) return false;
     if (word.hurry && !hurried) hurried = Clock::now() + kHurried;
     if (Clock::now() > limit || (hurried && Clock::now() > *hurried)) return false;
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(pause);
   }
   return true;
 }

@@ -127,8 +127,10 @@ class Ranks {
       failure.exit_code = WEXITSTATUS(status);
       text = fmt::format("rank {} failed", rank);
     } else {
-      text = fmt::format("rank {} was killed by signal {} ({})", rank, WTERMSIG(status),
-                         strsignal(WTERMSIG(status)));
+      text = fmt::format(
+          "rank {} was killed by signal {} ({}){}; --resume auto goes on from the last checkpoint", rank,
+          WTERMSIG(status), strsignal(WTERMSIG(status)),
+          WTERMSIG(status) == SIGKILL ? ", as the system does where memory runs out" : "");
     }
     if (claim_failure(*store_of_attempt(store_, 0), text) && !WIFEXITED(status)) failure.message = text;
     return failure;

@@ -157,6 +157,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
                         const std::vector<std::string>& figures) {
   if (is_silent_) return;
   const Most most(figures);
+  peak_memory_ = std::max(peak_memory_, static_cast<int64_t>(most.of("peak_memory").value_or(0)));
   const double loss =  // of an interval in which no step was finite: what made the last one not so
       interval_loss_.defined() ? interval_loss_.item<double>() / static_cast<double>(interval_targets_)
                                : stats.loss.item<double>();
@@ -279,7 +280,8 @@ void Progress::summarize(const End& end) {
   if (entropy_flops_ > 0) text += ", the entropy model " + flops(entropy_flops_ / in_steps);
   if (parts_.metrics) text += fmt::format(", waited {:.1f}% of the time", 100 * waited_s_ / in_steps);
   if (ranks_of(parts_) > 1) text += fmt::format(", communication {:.1f}%", 100 * transfer_wait_s_ / in_steps);
-  text += fmt::format("\n  memory      at most {}\n", mebibytes(process_memory().peak));
+  text += fmt::format("\n  memory      at most {}{}\n", mebibytes(peak_memory_),
+                      ranks_of(parts_) > 1 ? " on a rank" : "");
   text += fmt::format("  loss        {:.4f}", loss_);
   if (!std::isnan(bits_per_byte_)) text += fmt::format(", {:.4f} bits/byte", bits_per_byte_);
   text += "\n";
@@ -301,6 +303,8 @@ void Progress::summarize(const End& end) {
 void Progress::write_metrics(const std::string& row) {
   unwritten_ += row + "\n";
   try {
+    // Who removed it, with the folder perhaps, and made that anew, wants to see what follows.
+    if (!fs::exists(metrics_path_)) metrics_.emplace(metrics_path_);
     metrics_->append(unwritten_);
     unwritten_.clear();
   } catch (const Error& problem) {

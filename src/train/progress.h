@@ -86,6 +86,7 @@ class Progress {
   at::Tensor interval_loss_, interval_nll_;  // [] nats over its targets, and over its bytes
   double interval_transfer_wait_s_ = 0.0;
   // Since the run started.
+  int64_t peak_memory_ = 0;    // of the rank that has most, up to the last log line
   double validation_s_ = 0.0;  // spent outside of steps
   int64_t bytes_ = 0;
   double flops_ = 0.0, entropy_flops_ = 0.0, waited_s_ = 0.0,

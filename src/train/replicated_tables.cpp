@@ -29,12 +29,15 @@ class ReplicatedTables : public Tables {
     touched_.clear();
     for (const Table& table : all()) {
       const RowGradient rows = exchange(table);
-      touched_.push_back(rows.capacity == 0 ? at::Tensor() : without_room(rows).ids);
+      touched_.emplace_back();
       if (rows.capacity == 0) continue;
-      if (is_divided_)
-        result.push_back(own(rows, table));
-      else
+      if (is_divided_) {
+        const RowGradient exactly = without_room(rows);
+        touched_.back() = exactly.ids;
+        result.push_back(own(exactly, table));
+      } else {
         result.push_back({table.table.name, table.table.parameter, rows});
+      }
     }
     return result;
   }
@@ -118,9 +121,8 @@ class ReplicatedTables : public Tables {
   }
 
   // Those that this rank's optimizer moves.
-  Gradients::Rows own(const RowGradient& of_all, const Table& table) const {
+  Gradients::Rows own(const RowGradient& rows, const Table& table) const {
     const Part inside = own_rows(table);
-    const RowGradient rows = without_room(of_all);
     const std::vector<int64_t> ends = ends_by_owner(table, rows.ids);
     const int64_t begin = group().rank() == 0 ? 0 : ends[static_cast<size_t>(group().rank() - 1)];
     const int64_t end = ends[static_cast<size_t>(group().rank())];

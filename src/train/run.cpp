@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -201,10 +202,38 @@ void check_a_step(Trainer& trainer) {
   log_info(fmt::format("check: a step of {} bytes, loss {:.4f}, took {:.2f} s", stats.text.bytes,
                        stats.loss.item<double>(),
                        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
+  trainer.parallel().make_whole();  // the model is read by what comes next
+}
+
+// A failure that the other ranks know of.
+struct Told {
+  std::exception_ptr failure;
+};
+
+// Tells the others at once: a trainer that ends waits for the checkpoint that it writes, which may take as long as disks do.
+Trainer::Outcome run_and_tell(Trainer& trainer, Group& group) {
+  try {
+    return trainer.run();
+  } catch (const std::exception& e) {
+    if (!group.claim_failure(e.what())) throw FailureTold(e.what());
+    throw Told{std::current_exception()};
+  }
+}
+
+// Ranks with different settings would wait for transfers that others never begin.
+void require_same_config(const RunConfig& config, Group& group) {
+  const std::vector<std::string> configs = gather(group, to_json(config), "configs of ranks");
+  for (size_t r = 1; r < configs.size(); ++r)
+    if (configs[r] != configs[0])
+      throw Error(fmt::format(
+          "rank {} has another config than rank 0: start all ranks with the same file and the same "
+          "command line (blt_train --print-config shows what each has)",
+          r));
 }
 
 Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
                             const std::shared_ptr<Group>& group) {
+  require_same_config(config, *group);
   const at::Device device =
       find_device(config.device, fmt::format("device: {}", config.device), options.local_rank);
   entropy_device(config.data, options.local_rank);  // found now, not when the entropy model is trained
@@ -227,7 +256,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
       check_a_step(*trainer);
     } else {
       starting.reset();
-      const Trainer::Outcome outcome = trainer->run();
+      const Trainer::Outcome outcome = run_and_tell(*trainer, *group);
       if (outcome == Trainer::Outcome::kStopped || models.blt.is_empty()) return outcome;
       if (sum_of_counts(*group, {int64_t{stop_requested()}}, "whether to stop")[0] > 0)
         return Trainer::Outcome::kStopped;  // in its last step
@@ -247,7 +276,7 @@ Trainer::Outcome run_stages(RunConfig config, const RunOptions& options,
     return Trainer::Outcome::kFinished;
   }
   starting.reset();
-  return trainer->run();
+  return run_and_tell(*trainer, *group);
 }
 
 }  // namespace
@@ -258,6 +287,10 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
     const Trainer::Outcome outcome = run_stages(std::move(config), options, group);
     group->barrier("end");  // nobody leaves while another needs it
     return outcome;
+  } catch (const Told& told) {
+    std::rethrow_exception(told.failure);
+  } catch (const FailureTold&) {
+    throw;
   } catch (const std::exception& e) {
     if (group->claim_failure(e.what())) throw;
     throw FailureTold(e.what());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <system_error>
+#include <vector>
 
 #include "blt/base/error.h"
 #include "blt/base/log.h"
@@ -48,7 +49,9 @@ fs::path named_checkpoint(const std::string& resume, Group& group) {
 void require_room_after(const fs::path& checkpoint, const fs::path& output) {
   std::error_code ignored;
   if (!fs::equivalent(checkpoint.parent_path(), output, ignored)) return require_fresh_output(output);
-  const fs::path newest = list_checkpoints(output).front();
+  const std::vector<fs::path> there = list_checkpoints(output);
+  if (there.empty()) return;
+  const fs::path& newest = there.front();
   if (checkpoint_step(newest) != checkpoint_step(checkpoint))
     throw Error(
         fmt::format("--resume {}: {} is newer; remove what comes after the checkpoint, or name another "

@@ -155,8 +155,14 @@ TensorShares model_shares(const std::string& file,
                           const std::map<std::string, at::Tensor>& own, const Parts& parts,
                           const torch::nn::Module& module, int64_t rank, int64_t ranks) {
   std::map<const c10::TensorImpl*, std::string> parameters;
-  for (const auto& item : module.named_parameters())
+  std::set<const c10::StorageImpl*> divided,
+      trained;  // memory that no other tensor may name, and that changes
+  for (const auto& item : module.named_parameters()) {
     parameters[item.value().unsafeGetTensorImpl()] = item.key();
+    const c10::StorageImpl* storage = item.value().storage().unsafeGetStorageImpl();
+    if (parts.count(item.key()) > 0) divided.insert(storage);
+    if (item.value().requires_grad()) trained.insert(storage);
+  }
   std::vector<PartTensor> moved;
   std::vector<WholeTensor> rest;
   for (const auto& [name, tensor] : tensors) {
@@ -165,9 +171,10 @@ TensorShares model_shares(const std::string& file,
     if (found != own.end()) {
       moved.push_back({.name = name, .parameter = found->first, .tensor = found->second});
     } else if (parameter == parameters.end() || parts.count(parameter->second) == 0) {
-      TORCH_CHECK(tensor.nbytes() == 0 || tensor.storage().nbytes() > 0, file, ": ", name,
+      const c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
+      TORCH_CHECK(divided.count(storage) == 0, file, ": ", name,
                   " is a view of a parameter that the ranks divide; ModelToSave has the parameter itself");
-      rest.push_back({.name = name, .tensor = tensor, .is_constant = !tensor.requires_grad()});
+      rest.push_back({.name = name, .tensor = tensor, .is_constant = trained.count(storage) == 0});
     }
   }
   TensorShares result = part_shares(file, moved, parts, module, rank, ranks);
@@ -233,7 +240,10 @@ WrittenRanges write_shares(const fs::path& folder, const std::map<std::string, S
       const auto entry = entries.find(share.name);
       if (entry == entries.end() || entry->second->dtype != share.dtype ||
           entry->second->sizes != share.sizes)
-        throw Error(fmt::format("the ranks do not agree on the type or shape of {}", share.name));
+        throw Error(
+            fmt::format("the ranks do not agree on the type or shape of {}: start all of them with the "
+                        "same config and the same program",
+                        share.name));
       if (!share.data.defined()) continue;
       const uint64_t begin =
           entry->second->offset + static_cast<uint64_t>(share.begin) * share.data.element_size();

@@ -100,7 +100,7 @@ def main():
             command = [program, str(folder / "run.yaml"), "--nproc", str(RANKS), *arguments]
             return subprocess.Popen(command, stderr=log.open("w"), stdout=subprocess.DEVNULL, env=environment)
 
-        last, said, in_saves = 0, {}, 0
+        last, said, in_saves, in_starts = 0, {}, 0, 0
         for number in range(kills):
             launcher = start(f"output={output}", "--resume", "auto")
 
@@ -108,8 +108,15 @@ def main():
                 assert launcher.poll() is None, f"kill {number}: it ended by itself: {log.read_text()}"
                 return max(checkpoints(output), default=0) > last
 
-            wait_until(has_saved, 120, "a new checkpoint")
-            if choose.random() < 0.5:
+            early = last > 0 and choose.random() < 0.2  # while ranks meet, tidy up and load, too
+            if early:
+                wait_until(lambda: len(children(launcher.pid)) == RANKS, 60, "all ranks")
+                time.sleep(choose.uniform(0, 2))
+            else:
+                wait_until(has_saved, 120, "a new checkpoint")
+            if early:
+                pass
+            elif choose.random() < 0.5:
                 time.sleep(choose.uniform(0, 0.2))  # at any moment
             else:
                 while not is_saving(output):
@@ -117,7 +124,8 @@ def main():
                 time.sleep(choose.uniform(0, 0.03))
             said_at_start = log.read_text()
             assert "damaged" not in said_at_start, said_at_start
-            assert last == 0 or f"going on from {output}/step_{last:08}" in said_at_start, said_at_start
+            assert early or last == 0 or f"going on from {output}/step_{last:08}" in said_at_start, said_at_start
+            in_starts += early
             ranks = children(launcher.pid)
             assert len(ranks) == RANKS, ranks
             there = max(checkpoints(output))
@@ -142,7 +150,7 @@ def main():
         for file in ("model.safetensors", "optimizer.safetensors", "trainer_state.json"):
             a, b = ((run / f"step_{end:08}" / file).read_bytes() for run in (output, folder / "whole"))
             assert a == b, f"{file} is not that of a run without a break"
-        print(f"{kills} kills ({said}; {in_saves} while a checkpoint was written), {end} steps: bit for bit those of a run without a break (seed {seed})")
+        print(f"{kills} kills ({said}; {in_saves} while a checkpoint was written, {in_starts} within 2 s of a start), {end} steps: bit for bit those of a run without a break (seed {seed})")
 
 
 main()

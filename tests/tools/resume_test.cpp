@@ -245,8 +245,37 @@ TEST_F(BltTrainResume, SaysWhatIsWrongWithACheckpoint) {
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_NE(result.err.find("step_00000006 is damaged"), std::string::npos) << result.err;
     EXPECT_NE(result.err.find("going on from " + file("out/step_00000004")), std::string::npos) << result.err;
+    EXPECT_FALSE(fs::exists(path)) << "it counts no more";
+    fs::rename(folder_ / "out/step_00000006.damaged", folder_ / "out/step_00000006");
     write_content(path, whole);
   }
+}
+
+// As where a disk is not there for a while: a run must not begin anew over what it has.
+TEST_F(BltTrainResume, DoesNotStartOverWhereNoCheckpointIsWhole) {
+  ASSERT_EQ(train("out", "train.steps=4 train.checkpoint_every=2").exit_code, 0);
+  for (const char* step : {"2", "4"})
+    fs::remove(folder_ / ("out/step_0000000" + std::string(step)) / "manifest.json");
+  const std::string metrics = content_of(folder_ / "out/metrics.jsonl");
+  for (const std::string& resume : {std::string("auto"), file("out")}) {
+    const ToolResult result = train("out", "--resume " + resume);
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_NE(result.err.find(file("out") + ": holds checkpoints, and none of them is whole (the newest: " +
+                              file("out/step_00000004/manifest.json")),
+              std::string::npos)
+        << result.err;
+  }
+  EXPECT_EQ(content_of(folder_ / "out/metrics.jsonl"), metrics);
+  EXPECT_TRUE(fs::exists(folder_ / "out/step_00000004/model.safetensors"));
+}
+
+// What lies in the output, and is not called as the run's own are.
+TEST_F(BltTrainResume, GoesOnFromACheckpointUnderAnotherName) {
+  ASSERT_EQ(train("out", "train.steps=4 train.checkpoint_every=4").exit_code, 0);
+  fs::rename(folder_ / "out/step_00000004", folder_ / "out/good");
+  const ToolResult result = train("out", "train.steps=6 --resume " + file("out/good"));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(fs::exists(folder_ / "out/step_00000006/config.json")) << result.err;
 }
 
 TEST_F(BltTrainResume, RefusesSettingsThatWouldChangeTheRun) {

@@ -239,6 +239,24 @@ TEST(Checkpoint, OldOnesGoWhereLinksCannotBeMade) {
   EXPECT_EQ(names(), (std::vector<std::string>{"best", "latest", "step_00000003"}));
 }
 
+// A damaged one takes no place of those that stay, and is not deleted.
+TEST(Checkpoint, DamagedOnesAreSetAsideBeforeARunGoesOn) {
+  const blt_test::TemporaryFolder folder;
+  for (const char* file : {"step_00000001/a", "step_00000002/a", "step_00000004/a"}) folder.write(file, "");
+  ::testing::internal::CaptureStderr();
+  tidy_checkpoints(folder.path(), 2, {.newest = 2});
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("step_00000004 is damaged: it is step_00000004.damaged now"), std::string::npos)
+      << said;
+  folder.write("step_00000005/a", "");
+  EXPECT_EQ(apply_policy(folder.path(), 5, {.newest = 2}), "");
+  std::vector<std::string> left;
+  for (const fs::path& checkpoint : list_checkpoints(folder.path()))
+    left.push_back(checkpoint.filename().string());
+  EXPECT_EQ(left, (std::vector<std::string>{"step_00000005", "step_00000002"}));
+  EXPECT_TRUE(fs::exists(folder / "step_00000004.damaged/a"));
+}
+
 // What happened in a folder, in its order: "closed NAME", of files that were written, and "named NAME".
 class FolderWatch {
  public:
@@ -316,10 +334,10 @@ TEST(Checkpoint, IsDamagedWhereAnyBitIsNotWhatWasWritten) {
   bytes.back() ^= 1;
   write_content(checkpoint / kModelFile, bytes);
   EXPECT_MESSAGE(check_checkpoint(checkpoint, *group), "of tensor a, are not those that rank 1 wrote");
-  // All ranks come to the same, and pass over it.
+  // All ranks come to the same, and there is no other one.
   testing::in_group(3, [&](const std::shared_ptr<Group>& ranks) {
     EXPECT_MESSAGE(check_checkpoint(checkpoint, *ranks), (checkpoint / kModelFile).string() + "@");
-    EXPECT_FALSE(newest_whole_checkpoint(folder.path(), *ranks));
+    EXPECT_MESSAGE(newest_whole_checkpoint(folder.path(), *ranks), "none of them is whole");
   });
 }
 

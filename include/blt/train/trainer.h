@@ -280,6 +280,8 @@ class Trainer {
   // or a spike and the config says to stop; with parts.looks_behind, so many steps later, which are saved with it.
   Outcome run();
 
+  // Where several ranks divide something (parts.parallel), what is in the module's parameters afterwards is to be read after
+  // parallel().make_whole() alone; so it is when run() has thrown.
   StepStats train_step();
   // Begins a checkpoint of this step; false where there is one, or nothing to save. What became of the one before is logged.
   bool save();
