@@ -33,6 +33,7 @@
 #include "bench/timing.h"
 #include "blt/base/memory.h"
 #include "op_case.h"
+#include "ops/cached_attention_cases.h"
 #include "ops/cross_entropy_cases.h"
 #include "ops/dropout_add_cases.h"
 #include "ops/linear_cases.h"
@@ -261,6 +262,7 @@ void add_all() {
   add("swiglu_linear", swiglu_linear_bench_cases());
   add("dropout_add", dropout_add_bench_cases());
   add("cross_entropy", cross_entropy_bench_cases());
+  add("cached_attention", cached_attention_bench_cases());
 }
 
 // The 1B model's shapes (local width 1024 in 16 heads, k = 2, a patch of 4.5 bytes on average): for GPUs, a CPU would take minutes. But its
@@ -292,6 +294,13 @@ void add_1b() {
     add("packed_linear", {packed_once(packed_linear_case(rows, kWidth, kWidth)),
                           packed_once(packed_linear_case(rows, kFfn, kWidth)),
                           packed_once(packed_linear_case(rows, kWidth, kFfn))});
+  // A byte in a local layer, and a patch in one of 16 latent heads of 128.
+  for (const size_t sequences : {1, 32}) {
+    add("cached_attention", {cached_once(std::vector<int64_t>(sequences, 8191), kHeads, kHeads, kHead, 512),
+                             cached_once(std::vector<int64_t>(sequences, 2047), kHeads, kHeads, 128, 0)});
+  }
+  add("cached_attention",
+      {cached_once({16383}, kHeads, kHeads, 128, 0), cached_once({16383}, kHeads, 4, 128, 0)});
 }
 
 }  // namespace

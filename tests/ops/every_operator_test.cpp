@@ -157,16 +157,24 @@ Call packed_linear(int64_t rows, int64_t in, int64_t out) {
                                .typed<at::Tensor(const at::Tensor&)>();
   return {floats({rows, in}), pack.call(floats({out, in})), out};
 }
-at::Tensor cached_keys() { return floats({1, ops::kCacheBlock / 32, 8, 32}); }
-at::Tensor cached_values() { return floats({1, ops::kCacheBlock, 16}); }
+// ... and to lay out a cache.
+std::tuple<at::Tensor, at::Tensor> cache() {
+  static const auto memory = c10::Dispatcher::singleton()
+                                 .findSchemaOrThrow("blt::cache_memory", "")
+                                 .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, int64_t)>();
+  const auto [keys, values] = memory.call(floats({1, 1, 8}), ops::kCacheBlock);
+  return {keys.fill_(1), values.fill_(1)};
+}
 Call cache_rows(int64_t rows) {
-  return {floats({rows, 1, 8}), floats({rows, 1, 8}), cached_keys(), cached_values(), int64_t{0}};
+  const auto [keys, values] = cache();
+  return {floats({rows, 1, 8}), floats({rows, 1, 8}), keys, values, int64_t{0}};
 }
 Call cached_attention(int64_t rows) {
   c10::List<at::Tensor> keys, values;
   for (int64_t i = 0; i < rows; ++i) {
-    keys.push_back(cached_keys());
-    values.push_back(cached_values());
+    const auto [own_keys, own_values] = cache();
+    keys.push_back(own_keys);
+    values.push_back(own_values);
   }
   return {floats({rows, 2, 8}),
           floats({rows, 1, 8}),
@@ -237,6 +245,8 @@ std::map<std::string, OperatorCase> cases() {
   all["pack_weight"] = {{floats({5, 8})}, {{floats({0, 8})}, {floats({5, 0})}}};
   all["packed_linear"] = {packed_linear(3, 8, 5),
                           {packed_linear(0, 8, 5), packed_linear(3, 0, 5), packed_linear(3, 8, 0)}};
+  all["cache_memory"] = {{floats({2, 1, 8}), ops::kCacheBlock},
+                         {{floats({0, 1, 8}), ops::kCacheBlock}, {floats({2, 1, 8}), int64_t{0}}}};
   all["cache_rows"] = {cache_rows(2), {cache_rows(0)}};
   all["cached_attention"] = {cached_attention(2), {cached_attention(0)}};
   return all;

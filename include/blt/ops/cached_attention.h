@@ -10,8 +10,8 @@ namespace blt::ops {
 
 // The keys and values of one sequence in one layer, as many as a later query can see: a ring of whole blocks
 // of keys where there is a window, else all of them. Grows by doubling, so that a row costs the same on
-// average. On the CPU; 16-bit rows are kept as float32. Copies share their memory: move it, do not copy it.
-// Not thread-safe.
+// average. On the device of its rows, in their dtype; the CPU keeps 16-bit rows as float32. Copies share their
+// memory: move it, do not copy it. Not thread-safe.
 class KeyCache {
  public:
   // window: as in window_attention; 0: all. Throws c10::Error on sizes below 1 or a negative window.
@@ -19,20 +19,20 @@ class KeyCache {
 
   int64_t length() const { return length_; }  // rows so far, also those that are not kept any more
 
-  // The next n rows of the sequence: k and v [n, Hkv, E], floating. The first rows decide the dtype. Throws
-  // c10::Error on another shape, dtype or device.
+  // The next n rows of the sequence: k and v [n, Hkv, E], floating. The first rows decide dtype and device.
+  // Throws c10::Error on another shape, dtype or device.
   void append(const at::Tensor& k, const at::Tensor& v);
   void clear();  // as new; keeps its memory
 
  private:
   friend at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                      const std::vector<KeyCache*>& caches, double scale);
-  void reserve(int64_t rows, at::ScalarType dtype);
+  void reserve(const at::Tensor& like, int64_t rows);
 
   int64_t kv_heads_, head_dim_, window_;
   int64_t length_ = 0, capacity_ = 0;
-  at::Tensor keys_;    // [Hkv, capacity / panel, E, panel]: panels of keys turned, as products read them
-  at::Tensor values_;  // [Hkv, capacity, E in whole vectors]
+  at::ScalarType dtype_ = at::kFloat;  // of the rows
+  at::Tensor keys_, values_;           // as the device's kernels lay them out
 };
 
 //   q         [N, H, E]    floating: the next row of N different sequences
@@ -40,10 +40,11 @@ class KeyCache {
 //   caches    N of Hkv heads of width E; row i of k and v is appended to caches[i]
 //   returns   [N, H, E]    same dtype: row i sees what caches[i] keeps, itself included
 //
-// Row i is, bit for bit (CPU), what window_attention gives the same row within its whole sequence: so what is
-// decided from it, such as where a patch starts, is decided alike. Not differentiable. Deterministic. Time
-// linear in the keys that are seen. Throws c10::Error on a wrong rank, shape, dtype or device, on a cache given
-// twice, and when q requires a gradient while gradients are on.
+// Row i depends on its own sequence alone, bit for bit. On the CPU it is, bit for bit, what window_attention gives
+// the same row within its whole sequence: so what is decided from it, such as where a patch starts, is decided
+// alike; elsewhere it is that up to rounding. Not differentiable. Deterministic. Time linear in the keys that are
+// seen. Throws c10::Error on a wrong rank, shape, dtype or device, on a cache given twice, and when q requires a
+// gradient while gradients are on. CUDA takes heads up to 128 wide.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::vector<KeyCache*>& caches, double scale);
 

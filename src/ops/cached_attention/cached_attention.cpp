@@ -2,8 +2,8 @@
 #include "blt/ops/cached_attention.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -17,9 +17,9 @@ namespace {
 
 using at::Tensor;
 
-// A cache is keys [Hkv, capacity / panel, E, panel] and values [Hkv, capacity, E in whole vectors]; row p of its
-// sequence is at p modulo the capacity.
+// A cache is two tensors that cache_memory makes, as the kernels of the device lay them out.
 TORCH_LIBRARY_FRAGMENT(blt, m) {
+  m.def("cache_memory(Tensor rows, int capacity) -> (Tensor keys, Tensor values)");
   m.def("cache_rows(Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, int position) -> ()");
   m.def(
       "cached_attention(Tensor q, Tensor k, Tensor v, Tensor(a!)[] keys, Tensor(b!)[] values, int[] "
@@ -27,59 +27,81 @@ TORCH_LIBRARY_FRAGMENT(blt, m) {
       "int window, float scale) -> Tensor");
 }
 
+using CacheMemory = std::tuple<Tensor, Tensor>(const Tensor& rows, int64_t capacity);
 using CacheRows = void(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values,
                        int64_t position);
 using Attend = Tensor(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys,
                       at::TensorList values, at::IntArrayRef positions, int64_t window, double scale);
 
+std::tuple<Tensor, Tensor> meta_memory(const Tensor& rows, int64_t capacity) {
+  check_cache_memory(rows, capacity);
+  const CacheLayout layout = panel_layout(rows, capacity);
+  const auto options = rows.options().dtype(layout.dtype);
+  return {at::empty(layout.keys, options), at::empty(layout.values, options)};
+}
+
 void meta_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values, int64_t position) {
-  check_cache_rows(k, v, keys, values, position);
+  check_cache_rows(k, v, keys, values, position, panel_layout);
 }
 
 Tensor meta(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys, at::TensorList values,
             at::IntArrayRef positions, int64_t window, double) {
-  check_cached_attention(q, k, v, keys, values, positions, window);
-  return at::empty_like(q);
+  check_cached_attention(q, k, v, keys, values, positions, window, panel_layout);
+  return at::empty_like(q, at::MemoryFormat::Contiguous);
 }
 
 TORCH_LIBRARY_IMPL(blt, Meta, m) {
+  m.impl("cache_memory", meta_memory);
   m.impl("cache_rows", meta_rows);
   m.impl("cached_attention", meta);
 }
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// keys and values: those of one cache; rows: [n, Hkv, E]; the first of them goes to `position`.
+// keys and values: those of one cache; rows [n, Hkv, E]: like its own.
 void check_cache(const char* op, const Tensor& rows, const Tensor& keys, const Tensor& values,
-                 int64_t position) {
+                 int64_t position, LayoutOf* layout) {
   TORCH_CHECK(rows.dim() == 3 && rows.is_floating_point(), op, ": rows must be [n, Hkv, E] floating, got ",
               rows.scalar_type(), " ", rows.sizes());
   check_one_device(op, {"rows", rows}, {{"keys", keys}, {"values", values}});
-  const at::ScalarType dtype = kernel_type(rows);
-  const int64_t panel = cache_panel(dtype);
-  TORCH_CHECK(keys.dim() == 4 && values.dim() == 3 && keys.scalar_type() == dtype &&
-                  values.scalar_type() == dtype && keys.is_contiguous() && values.is_contiguous() &&
-                  keys.size(0) == rows.size(1) && values.size(0) == rows.size(1) &&
-                  keys.size(2) == rows.size(2) && keys.size(3) == panel &&
-                  values.size(2) == round_up(rows.size(2), cache_lanes(dtype)) &&
-                  keys.size(1) * panel == values.size(1) && values.size(1) % kCacheBlock == 0,
+  const int64_t capacity = values.dim() == 3 ? values.size(1) : 0;
+  const CacheLayout expected = layout(rows, capacity);
+  TORCH_CHECK(capacity % kCacheBlock == 0 && keys.scalar_type() == expected.dtype &&
+                  values.scalar_type() == expected.dtype && keys.sizes() == expected.keys &&
+                  values.sizes() == expected.values && keys.is_contiguous() && values.is_contiguous(),
               op, ": keys ", keys.scalar_type(), " ", keys.sizes(), " and values ", values.scalar_type(), " ",
               values.sizes(), " are no cache of rows ", rows.scalar_type(), " ", rows.sizes());
-  TORCH_CHECK(position >= 0 && rows.size(0) <= values.size(1), op, ": ", rows.size(0), " rows from position ",
-              position, " do not fit a cache of ", values.size(1));
+  TORCH_CHECK(position >= 0, op, ": positions are 0 or more, got ", position);
 }
 
 }  // namespace
 
+CacheLayout panel_layout(const Tensor& rows, int64_t capacity) {
+  const at::ScalarType dtype = kernel_type(rows);
+  const int64_t panel = dtype == at::kDouble ? 16 : 32, lanes = dtype == at::kDouble ? 8 : 16;
+  const int64_t heads = rows.size(1), width = rows.size(2);
+  return {dtype, {heads, capacity / panel, width, panel}, {heads, capacity, round_up(width, lanes)}};
+}
+
+void check_cache_memory(const Tensor& rows, int64_t capacity) {
+  TORCH_CHECK(rows.dim() == 3 && rows.is_floating_point(),
+              "cache_memory: rows must be [n, Hkv, E] floating, got ", rows.scalar_type(), " ", rows.sizes());
+  TORCH_CHECK(capacity >= 0 && capacity % kCacheBlock == 0,
+              "cache_memory: the capacity must be a multiple of ", kCacheBlock, ", got ", capacity);
+}
+
 void check_cache_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values,
-                      int64_t position) {
+                      int64_t position, LayoutOf* layout) {
   check_one_type("cache_rows", {"k", k}, {{"v", v}});
   TORCH_CHECK(v.sizes() == k.sizes(), "cache_rows: v must be like k ", k.sizes(), ", got ", v.sizes());
-  check_cache("cache_rows", k, keys, values, position);
+  check_cache("cache_rows", k, keys, values, position, layout);
+  TORCH_CHECK(k.size(0) <= values.size(1), "cache_rows: ", k.size(0), " rows do not fit a cache of ",
+              values.size(1));
 }
 
 void check_cached_attention(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys,
-                            at::TensorList values, at::IntArrayRef positions, int64_t window) {
+                            at::TensorList values, at::IntArrayRef positions, int64_t window,
+                            LayoutOf* layout) {
   TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && v.sizes() == k.sizes() && q.size(0) == k.size(0) &&
                   q.size(2) == k.size(2) && k.size(1) > 0 && q.size(1) % k.size(1) == 0,
               "cached_attention: q [N, H, E] and k, v [N, Hkv, E] with Hkv a divisor of H, got ", q.sizes(),
@@ -92,7 +114,7 @@ void check_cached_attention(const Tensor& q, const Tensor& k, const Tensor& v, a
               " positions");
   TORCH_CHECK(window >= 0, "cached_attention: window must be 0 or more, got ", window);
   for (size_t i = 0; i < count; ++i) {
-    check_cache("cached_attention", k, keys[i], values[i], positions[i]);
+    check_cache("cached_attention", k, keys[i], values[i], positions[i], layout);
     const int64_t seen = window > 0 ? std::min(window, positions[i] + 1) : positions[i] + 1;
     TORCH_CHECK(seen <= values[i].size(1), "cached_attention: row ", i, " sees ", seen,
                 " keys, its cache has ", values[i].size(1));
@@ -107,38 +129,37 @@ KeyCache::KeyCache(int64_t kv_heads, int64_t head_dim, int64_t window)
 
 void KeyCache::clear() { length_ = 0; }
 
-// Room for the rows up to `rows`. The ring's capacity is what any window touches in whole blocks; until it has
+// Room for rows like `like` up to number `rows`. The ring's capacity is what any window touches in whole blocks; until it has
 // grown to that, nothing has wrapped, so rows stay where they are.
-void KeyCache::reserve(int64_t rows, at::ScalarType dtype) {
+void KeyCache::reserve(const Tensor& like, int64_t rows) {
   if (keys_.defined())
-    TORCH_CHECK(keys_.scalar_type() == dtype, "KeyCache: holds ", keys_.scalar_type(), ", got ", dtype);
+    TORCH_CHECK(like.scalar_type() == dtype_ && like.device() == keys_.device(), "KeyCache: holds ", dtype_,
+                " on ", keys_.device(), ", got ", like.scalar_type(), " on ", like.device());
   if (rows <= capacity_) return;
   int64_t wanted = round_up(std::max(rows, 2 * capacity_), kCacheBlock);
   if (window_ > 0) wanted = std::min(wanted, ((window_ + kCacheBlock - 2) / kCacheBlock + 1) * kCacheBlock);
   if (wanted == capacity_) return;
-  const int64_t panel = cache_panel(dtype);
-  const auto options = at::TensorOptions().dtype(dtype);
-  const Tensor keys = at::zeros({kv_heads_, wanted / panel, head_dim_, panel}, options);
-  const Tensor values = at::zeros({kv_heads_, wanted, round_up(head_dim_, cache_lanes(dtype))}, options);
+  static const auto memory = schema<CacheMemory>("blt::cache_memory");
+  const auto [keys, values] = memory.call(like.detach(), wanted);
   if (keys_.defined()) {
-    keys.narrow(1, 0, capacity_ / panel).copy_(keys_);
-    values.narrow(1, 0, capacity_).copy_(values_);
+    keys.narrow(1, 0, keys_.size(1)).copy_(keys_);
+    values.narrow(1, 0, values_.size(1)).copy_(values_);
   }
   keys_ = keys;
   values_ = values;
   capacity_ = wanted;
+  dtype_ = like.scalar_type();
 }
 
 void KeyCache::append(const Tensor& k, const Tensor& v) {
   TORCH_CHECK(k.dim() == 3 && k.size(1) == kv_heads_ && k.size(2) == head_dim_ && v.sizes() == k.sizes() &&
-                  k.is_floating_point() && v.scalar_type() == k.scalar_type() && k.device().is_cpu() &&
-                  v.device().is_cpu(),
+                  k.is_floating_point() && v.scalar_type() == k.scalar_type() && v.device() == k.device(),
               "KeyCache::append: k and v must be floating [n, ", kv_heads_, ", ", head_dim_,
-              "] on the CPU, got ", k.scalar_type(), " ", k.sizes(), " and ", v.scalar_type(), " ",
-              v.sizes());
+              "] on one device, got ", k.scalar_type(), " ", k.sizes(), " on ", k.device(), " and ",
+              v.scalar_type(), " ", v.sizes(), " on ", v.device());
   const int64_t rows = k.size(0);
   if (rows == 0) return;
-  reserve(length_ + rows, kernel_type(k));
+  reserve(k, length_ + rows);
   const int64_t kept = window_ > 0 ? std::min(rows, window_) : rows;
   static const auto op = schema<CacheRows>("blt::cache_rows");
   op.call(k.narrow(0, rows - kept, kept), v.narrow(0, rows - kept, kept), keys_, values_,
@@ -164,7 +185,7 @@ Tensor cached_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                 "cached_attention: a cache of ", cache->kv_heads_, " heads of width ", cache->head_dim_,
                 " and window ", cache->window_, " does not go with k ", k.sizes(), " and window ",
                 caches.front()->window_);
-    cache->reserve(cache->length_ + 1, kernel_type(k));
+    cache->reserve(k, cache->length_ + 1);
     keys.push_back(cache->keys_);
     values.push_back(cache->values_);
     positions.push_back(cache->length_);

@@ -1,6 +1,7 @@
 // cached_attention on the CPU: tensors to pointers, sequences and heads to threads.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -24,9 +25,17 @@ CachedSequence<T> sequence(const Tensor& keys, const Tensor& values, int64_t pos
   return {keys.data_ptr<T>(), values.data_ptr<T>(), values.size(1), position};
 }
 
+// Zeros: products go over whole panels and vectors.
+std::tuple<Tensor, Tensor> memory(const Tensor& rows, int64_t capacity) {
+  check_cache_memory(rows, capacity);
+  const CacheLayout layout = panel_layout(rows, capacity);
+  const auto options = rows.options().dtype(layout.dtype);
+  return {at::zeros(layout.keys, options), at::zeros(layout.values, options)};
+}
+
 void cache_rows(const Tensor& k, const Tensor& v, const Tensor& keys, const Tensor& values,
                 int64_t position) {
-  check_cache_rows(k, v, keys, values, position);
+  check_cache_rows(k, v, keys, values, position, panel_layout);
   const at::ScalarType dtype = kernel_type(k);
   const Tensor k_ = ready(k, dtype), v_ = ready(v, dtype);
   with_type(dtype, [&](auto zero) {
@@ -54,7 +63,7 @@ int64_t cost(const Tensor& q, const Tensor& k, int64_t position, int64_t window)
 
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList keys, at::TensorList values,
               at::IntArrayRef positions, int64_t window, double scale) {
-  check_cached_attention(q, k, v, keys, values, positions, window);
+  check_cached_attention(q, k, v, keys, values, positions, window, panel_layout);
   const at::ScalarType dtype = kernel_type(q);
   const Tensor q_ = ready(q, dtype), k_ = ready(k, dtype), v_ = ready(v, dtype);
   const Tensor out = at::empty(q.sizes(), q_.options());
@@ -92,6 +101,7 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, at::TensorList 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(blt, CPU, m) {
+  m.impl("cache_memory", memory);
   m.impl("cache_rows", cache_rows);
   m.impl("cached_attention", attend);
 }

@@ -5,6 +5,7 @@
 //   gradient of q    reads q, out, its gradient, k, v, writes the gradient of q: (4 Nq H + 2 Nk Hkv) E s + 8 Nq H
 //   gradient of k, v reads q, the gradient of out, k, v, writes two gradients: (2 Nq H + 4 Nk Hkv) E s + 8 Nq H
 // Partners are read again for each kTwoOwners owner rows of their segment, from the caches: one group has all of these, one after the other.
+#include "ops/cuda/running_softmax.h"
 #include "ops/segment_attention/cuda_one_pass.h"
 #include "ops/segment_attention/cuda_sums.h"
 
@@ -60,12 +61,13 @@ struct Forward : QueriesOwn<T, kLanesOfRow> {
   using Side::kLanes, Side::kOwners;
   using Parameters = SegmentAttention;
   static constexpr int N = kPackOf<T>, kPartners = kPartnersOf<T>;
-  static constexpr int kFloats = kOwners * (N + 2);  // what is put together of one thread's state
+  using Sum = RunningSoftmax<N>;
+  static constexpr int kFloats = kOwners * Sum::kFloats;  // what is put together of one thread's state
 
   const SegmentAttention& a;
   LaneGroup<kLanes> lanes;
-  Floats<N> q[kOwners], total[kOwners];
-  float highest[kOwners], weight[kOwners];
+  Floats<N> q[kOwners];
+  Sum sums[kOwners];
 
   __device__ explicit Forward(const SegmentAttention& parameters) : a(parameters) {}
 
@@ -75,9 +77,7 @@ struct Forward : QueriesOwn<T, kLanesOfRow> {
 #pragma unroll
     for (int r = 0; r < kOwners; ++r) {
       q[r] = widen(Row<T, kLanes>::load(a.q, Side::owner_row(a, chunk, r), a.width, r < chunk.count));
-      total[r] = zeros<N>();
-      highest[r] = -INFINITY;
-      weight[r] = 0;
+      sums[r].begin();
     }
   }
 
@@ -96,26 +96,12 @@ struct Forward : QueriesOwn<T, kLanesOfRow> {
           score[r][p] = j + p * step < last ? lanes.sum(dot(q[r], key)) * scale : -INFINITY;
       }
 #pragma unroll
-      for (int r = 0; r < kOwners; ++r) {
-        float block_highest = highest[r];
-#pragma unroll
-        for (int p = 0; p < kPartners; ++p) block_highest = fmaxf(block_highest, score[r][p]);
-        const float shrink = exp2f(highest[r] - block_highest);  // 0 at first
-        highest[r] = block_highest;
-        weight[r] *= shrink;
-#pragma unroll
-        for (int i = 0; i < N; ++i) total[r].values[i] *= shrink;
-#pragma unroll
-        for (int p = 0; p < kPartners; ++p) {
-          score[r][p] = exp2f(score[r][p] - block_highest);
-          weight[r] += score[r][p];
-        }
-      }
+      for (int r = 0; r < kOwners; ++r) sums[r].weigh(score[r]);
 #pragma unroll
       for (int p = 0; p < kPartners; ++p) {
         const Floats<N> value = widen(v[p]);
 #pragma unroll
-        for (int r = 0; r < kOwners; ++r) add_scaled(score[r][p], value, &total[r]);
+        for (int r = 0; r < kOwners; ++r) sums[r].add(score[r][p], value);
       }
     }
   }
@@ -123,29 +109,16 @@ struct Forward : QueriesOwn<T, kLanesOfRow> {
   template <class Put>
   __device__ void put(const Put& to) const {
 #pragma unroll
-    for (int r = 0; r < kOwners; ++r) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) to(r * (N + 2) + i, total[r].values[i]);
-      to(r * (N + 2) + N, highest[r]);
-      to(r * (N + 2) + N + 1, weight[r]);
-    }
+    for (int r = 0; r < kOwners; ++r)
+      sums[r].put([&](int i, float value) { to(r * Sum::kFloats + i, value); });
   }
 
   // Adds what other lanes put, of other partners.
   template <class From>
   __device__ void add(const From& from) {
 #pragma unroll
-    for (int r = 0; r < kOwners; ++r) {
-      const float other_highest = from(r * (N + 2) + N), other_weight = from(r * (N + 2) + N + 1);
-      if (other_weight == 0) continue;  // it had no partners
-      const float both = fmaxf(highest[r], other_highest);
-      const float own = exp2f(highest[r] - both), other = exp2f(other_highest - both);
-      highest[r] = both;
-      weight[r] = weight[r] * own + other_weight * other;
-#pragma unroll
-      for (int i = 0; i < N; ++i)
-        total[r].values[i] = total[r].values[i] * own + from(r * (N + 2) + i) * other;
-    }
+    for (int r = 0; r < kOwners; ++r)
+      sums[r].add(Sum::got([&](int i) { return from(r * Sum::kFloats + i); }));
   }
 
   __device__ void end(const Chunk& chunk) {
@@ -153,11 +126,8 @@ struct Forward : QueriesOwn<T, kLanesOfRow> {
     for (int r = 0; r < kOwners; ++r) {
       if (r >= chunk.count) continue;
       const int64_t row = Side::owner_row(a, chunk, r);
-      const float share = 1 / weight[r];
-#pragma unroll
-      for (int i = 0; i < N; ++i) total[r].values[i] *= share;
-      Row<T, kLanes>::store(a.out, row, a.width, total[r]);
-      if (lanes.lane == 0) a.lse[row] = (highest[r] + log2f(weight[r])) / kLog2E;
+      Row<T, kLanes>::store(a.out, row, a.width, sums[r].result());
+      if (lanes.lane == 0) a.lse[row] = sums[r].log_sum();
     }
   }
 };

@@ -2,7 +2,7 @@
 // bits runs is LibTorch's flash attention (cuda.cpp). A few lanes have a row, one writer for each element, one order of additions.
 //
 // Bound by arithmetic: 4 E operations for each pair of a query and a key that it sees, and 14 E in the backward, which computes scores twice.
-#include "ops/cuda/head_rows.h"
+#include "ops/cuda/running_softmax.h"
 #include "ops/window_attention/cuda_kernel.h"
 
 namespace blt::ops::BLT_DEVICE {
@@ -39,22 +39,16 @@ __global__ void __launch_bounds__(kThreads) window_kernel(WindowAttention a) {
   if (own.row >= a.rows) return;
   const int64_t at = own.row * a.heads + own.head, kv_head = own.head / (a.heads / a.kv_heads);
   const Floats<R::N> q = widen(R::load(a.q, at, a.width, true));
-  Floats<R::N> total = zeros<R::N>();
-  float highest = -INFINITY, weights = 0;
+  RunningSoftmax<R::N> sum;
+  sum.begin();
   for (int64_t key = first_key(a, own.row); key <= own.row; ++key) {
     const int64_t from = key * a.kv_heads + kv_head;
-    const float score = lanes.sum(dot(q, widen(R::load(a.k, from, a.width, true)))) * (a.scale * kLog2E);
-    const float now = fmaxf(highest, score), shrink = exp2f(highest - now), weight = exp2f(score - now);
-    highest = now;
-    weights = weights * shrink + weight;
-#pragma unroll
-    for (int i = 0; i < R::N; ++i) total.values[i] *= shrink;
-    add_scaled(weight, widen(R::load(a.v, from, a.width, true)), &total);
+    float weight[] = {lanes.sum(dot(q, widen(R::load(a.k, from, a.width, true)))) * (a.scale * kLog2E)};
+    sum.weigh(weight);
+    sum.add(weight[0], widen(R::load(a.v, from, a.width, true)));
   }
-#pragma unroll
-  for (int i = 0; i < R::N; ++i) total.values[i] /= weights;
-  R::store(a.out, at, a.width, total);
-  if (lanes.lane == 0) a.lse[at] = (highest + log2f(weights)) / kLog2E;
+  R::store(a.out, at, a.width, sum.result());
+  if (lanes.lane == 0) a.lse[at] = sum.log_sum();
 }
 
 // Leaves delta, which the gradients of k and v read.
