@@ -203,13 +203,9 @@ class Training {
 Steps train(const Options& options, const Division& division, const std::string& text, int64_t rank,
             uint16_t port) {
   at::set_num_threads(1);
-  const std::shared_ptr<Group> network = join({.rank = rank,
-                                               .ranks = options.ranks,
-                                               .local_rank = rank,
-                                               .local_ranks = options.ranks,
-                                               .port = port,
-                                               .keeps_store = rank == 0},
-                                              {.start_s = 60, .transfer_s = 600});
+  const std::shared_ptr<Group> network = join(
+      {.rank = rank, .ranks = options.ranks, .local_rank = rank, .local_ranks = options.ranks, .port = port},
+      {.start_s = 60, .transfer_s = 600});
   Training without(options, division, /*overlap=*/false, text, network);
   Training with(options, division, /*overlap=*/true, text, network);
   Steps steps;

@@ -8,13 +8,23 @@
 #include <utility>
 #include <vector>
 
+#include "blt/base/log.h"
+#include "blt/base/signals.h"
 #include "train/first_line.h"
+#include "train/in_time.h"
 
 namespace blt {
 namespace {
 
 // A rank that sees a transfer fail first lets the one speak that knows why, then asks what the others are doing.
 constexpr std::chrono::milliseconds kWaitForTheFirst(1500), kWaitForAnswers(2000);
+
+// Without its launcher a rank is ended by nobody, nor started again: what is trained is saved while it can be.
+void stop_without_launcher(RankStore& store) {
+  if (!store.place().launcher_keeps_store || stop_requested()) return;
+  if (store.claim_loss()) log_error(fmt::format("{}; the training is saved and stops", store.loss()));
+  request_stop();
+}
 
 }  // namespace
 
@@ -44,10 +54,13 @@ C10dGroup::C10dGroup(std::map<c10::DeviceType, MakeBackend> makers, std::unique_
       makers_(std::move(makers)),
       timeout_s_(timeout_s),
       store_(std::move(store)) {
-  store_->answer_with([this] {
-    const std::lock_guard lock(mutex_);
-    return fmt::format("{} {}", transfers_, last_);
-  });
+  store_->listen({.doing =
+                      [this] {
+                        const std::lock_guard lock(mutex_);
+                        return fmt::format("{} {}", transfers_, last_);
+                      },
+                  .patience = to_milliseconds(timeout_s),
+                  .on_lost = [this] { stop_without_launcher(*store_); }});
 }
 
 c10d::Backend& C10dGroup::backend_of(const at::Tensor& tensor) {
@@ -89,9 +102,8 @@ std::string C10dGroup::message(const std::string& what, int64_t number, const st
   const std::vector<std::optional<std::string>> answers = store_->ask_all(kWaitForAnswers);
   if (answers.empty())
     return fmt::format(
-        "rank {} of {}: {} did not come through, and the store at {}:{} does not answer: rank 0 or "
-        "the launcher, which keeps it, hangs or is gone; {}",
-        rank(), size(), transfer, store_->place().host, store_->place().port, limit);
+        "{}; {} did not come through; {}. Go on with --resume auto when nothing of this run is left",
+        store_->loss(), transfer, limit);
   std::vector<int64_t> silent;
   std::string behind;
   for (int64_t r = 0; r < size(); ++r) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <thread>
@@ -17,6 +16,7 @@
 #include "train/c10d_group.h"
 #include "train/first_line.h"
 #include "train/gloo.h"
+#include "train/in_time.h"
 #include "train/nccl.h"
 #include "train/rank_store.h"
 #include "train/tcp_store.h"
@@ -28,18 +28,21 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kCame = "came";
-
-milliseconds to_milliseconds(double seconds) { return milliseconds(std::llround(seconds * 1000)); }
+// What c10d bounds itself ends by then.
+constexpr milliseconds kMargin(2000);
 
 std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s) {
+  const auto connect = [=] {
+    return tcp_store({.host = place.host,
+                      .port = place.port,
+                      .is_server = place.keeps_store(),
+                      .timeout = to_milliseconds(timeout_s)});
+  };
   try {
-    const auto store = tcp_store({.host = place.host,
-                                  .port = place.port,
-                                  .is_server = place.keeps_store,
-                                  .timeout = to_milliseconds(timeout_s)});
-    return std::make_unique<RankStore>(store_of_attempt(store, place.attempt), place);
+    const auto store = in_time(connect, to_milliseconds(timeout_s) + kMargin);
+    if (store) return std::make_unique<RankStore>(store_of_attempt(*store, place.attempt), place);
   } catch (const std::exception& e) {
-    if (place.keeps_store)
+    if (place.keeps_store())
       throw Error(
           fmt::format("rank 0 of {}: cannot open port {} for the other ranks; name a free one with "
                       "MASTER_PORT ({})",
@@ -49,6 +52,14 @@ std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s)
                     "rank 0 running there, and is the port open?",
                     place.rank, place.ranks, place.host, place.port, timeout_s));
   }
+  throw Error(fmt::format("rank {} of {}: {} (it had {:g} s: parallel.start_timeout_s)", place.rank,
+                          place.ranks, describe(Loss::kSilent, place), timeout_s));
+}
+
+// All ranks see it, or none but this one: one says it.
+[[noreturn]] void fail(RankStore& store, const std::string& message) {
+  if (store.claim_failure(message)) throw Error(message);
+  throw FailureTold(message);
 }
 
 // Every rank says that it is there, and waits for the others. c10d's store looks up the name of every rank that connects, and answers nobody
@@ -58,16 +69,16 @@ void meet(RankStore& store, double timeout_s) {
   milliseconds poll_interval(20);
   constexpr milliseconds kLongestPollInterval(1000);
   const RankPlace& place = store.place();
+  store.open_spare();
   store.announce(kCame);
   const auto end = Clock::now() + to_milliseconds(timeout_s);
   const auto left = [&] { return std::chrono::duration_cast<milliseconds>(end - Clock::now()); };
-  const auto is_gone = [&] {
-    return Error(fmt::format("rank {} of {}: the store at {}:{} is gone: look at what rank 0 says",
-                             place.rank, place.ranks, place.host, place.port));
+  const auto is_lost = [&] {
+    return Error(fmt::format("rank {} of {}: {}", place.rank, place.ranks, store.loss()));
   };
   while (true) {
     const std::optional<bool> all = store.all_announced(kCame, left());
-    if (!all) throw is_gone();
+    if (!all) throw is_lost();
     if (*all) return;
     if (const auto told = store.failure({})) throw FailureTold(*told);
     if (left().count() <= 0) break;
@@ -75,7 +86,7 @@ void meet(RankStore& store, double timeout_s) {
     poll_interval = std::min(poll_interval * 3 / 2, kLongestPollInterval);
   }
   const auto missing = store.not_announced(kCame);
-  if (!missing) throw is_gone();
+  if (!missing) throw is_lost();
   if (missing->empty()) return;  // at the last moment
   std::vector<int64_t> came;
   for (int64_t r = 0; r < place.ranks; ++r)
@@ -83,8 +94,28 @@ void meet(RankStore& store, double timeout_s) {
   const std::string message = fmt::format(
       "of {} ranks, {} did not come to {}:{} within {:g} s (parallel.start_timeout_s); there are: {}",
       place.ranks, list_ranks(*missing), place.host, place.port, timeout_s, list_ranks(came));
-  if (store.claim_failure(message)) throw Error(message);
-  throw FailureTold(message);
+  fail(store, message);
+}
+
+// Gloo finds out in the store where the others are, and waits without an end for a store that does not answer.
+c10::intrusive_ptr<c10d::Backend> connect(RankStore& store, const GroupTimeouts& timeouts) {
+  constexpr milliseconds kLook(500);
+  auto gloo = aside([meeting = store.store(), place = store.place(), timeouts] {
+    return make_gloo(meeting->clone(), place, to_milliseconds(timeouts.transfer_s));
+  });
+  const auto end = Clock::now() + to_milliseconds(timeouts.start_s) + kMargin;
+  while (!is_there(gloo, kLook)) {
+    if (const auto told = store.failure({})) throw FailureTold(*told);
+    if (Clock::now() < end) continue;
+    const std::string late = fmt::format(
+        "no connection to all other ranks within {:g} s (parallel.start_timeout_s)", timeouts.start_s);
+    fail(store, store.all_announced(kCame) ? late : fmt::format("{}; {}", store.loss(), late));
+  }
+  try {
+    return gloo.get();
+  } catch (const std::exception& e) {
+    fail(store, e.what());
+  }
 }
 
 }  // namespace
@@ -94,12 +125,12 @@ std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeout
   const StopAtOnce starting(place.rank == 0 ? "stopped before all ranks were there" : "");
   std::unique_ptr<RankStore> store = reach_store(place, timeouts.start_s);
   meet(*store, timeouts.start_s);
-  const auto timeout = to_milliseconds(timeouts.transfer_s);
-  const auto gloo = make_gloo(store->store(), place, timeout);
+  store->find_spare();
+  const auto gloo = connect(*store, timeouts);
   std::map<c10::DeviceType, C10dGroup::MakeBackend> makers;
   makers[c10::kCPU] = [gloo] { return gloo; };
-  makers[c10::kCUDA] = [meeting = store->store(), place, timeout] {
-    return make_nccl(meeting, place, timeout);
+  makers[c10::kCUDA] = [meeting = store->store(), place, timeout = to_milliseconds(timeouts.transfer_s)] {
+    return make_nccl(meeting->clone(), place, timeout);
   };
   return std::make_shared<C10dGroup>(std::move(makers), std::move(store), timeouts.transfer_s);
 }

@@ -88,10 +88,9 @@ std::optional<RankPlace> rank_place(const Environment& environment) {
                     "where rank 0 runs, is not set",
                     launcher->name, place.rank, place.ranks));
   // torchrun's agent runs the store where it says so, and so does blt_train --nproc.
-  const bool launcher_keeps_store = environment("TORCHELASTIC_USE_AGENT_STORE").value_or("") == "True";
-  place.keeps_store = place.rank == 0 && !launcher_keeps_store;
+  place.launcher_keeps_store = environment("TORCHELASTIC_USE_AGENT_STORE").value_or("") == "True";
   constexpr int64_t kMostAttempts = int64_t{1} << 40;
-  if (launcher_keeps_store)
+  if (place.launcher_keeps_store)
     place.attempt = number_or(environment, "TORCHELASTIC_RESTART_COUNT", 0, kMostAttempts, 0);
   return place;
 }

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <exception>
-#include <future>
 #include <memory>
 #include <thread>
 #include <utility>
+
+#include "train/in_time.h"
 
 namespace blt {
 namespace {
@@ -21,28 +22,7 @@ constexpr const char* kFailureKey = "blt/failure";
 constexpr const char* kAlarmKey = "blt/alarm";
 constexpr const char* kDoing = "doing";
 constexpr const char* kGone = "gone";
-
-// What the store answers; none where it does not, in time. A store that hangs keeps the thread: the process is about to end then.
-template <class Ask>
-auto ask(const c10::intrusive_ptr<c10d::Store>& store, Ask question, milliseconds patience = kAnswerTime)
-    -> std::optional<decltype(question(*store))> {
-  using Answer = decltype(question(*store));
-  const auto promise = std::make_shared<std::promise<Answer>>();
-  std::future<Answer> answer = promise->get_future();
-  std::thread([store, question, promise] {
-    try {
-      promise->set_value(question(*store));
-    } catch (...) {
-      promise->set_exception(std::current_exception());
-    }
-  }).detach();
-  if (answer.wait_for(patience) != std::future_status::ready) return std::nullopt;
-  try {
-    return answer.get();
-  } catch (const std::exception&) {  // the connection is lost
-    return std::nullopt;
-  }
-}
+constexpr const char* kSpareKey = "blt/spare";
 
 std::vector<uint8_t> bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
 
@@ -80,6 +60,13 @@ std::vector<int64_t> missing_of(c10d::Store& store, const std::string& what, int
 
 }  // namespace
 
+std::string describe(Loss loss, const RankPlace& place) {
+  return fmt::format("{}, which keeps the store at {}:{}, {}",
+                     place.launcher_keeps_store ? "the launcher" : "rank 0", place.host, place.port,
+                     loss == Loss::kClosed ? "is gone: look at what it said last"
+                                           : "does not answer: it hangs, or its machine cannot be reached");
+}
+
 bool claim_failure(c10d::Store& store, const std::string& message) {
   const std::vector<uint8_t> own = bytes_of(message);
   return store.compareSet(kFailureKey, {}, own) == own;
@@ -94,25 +81,104 @@ RankStore::~RankStore() {
     ending_ = true;
   }
   end_.notify_all();
-  if (answering_.joinable()) answering_.join();
+  if (listening_.joinable()) listening_.join();
 }
 
-void RankStore::answer_with(std::function<std::string()> doing) {
-  answering_ = std::thread([this, store = store_->clone(), doing = std::move(doing)] {
+template <class Question>
+auto RankStore::ask(Question question, milliseconds patience) const
+    -> std::optional<decltype(question(std::declval<c10d::Store&>()))> {
+  {
+    const std::lock_guard lock(line_->mutex);
+    const auto now = Clock::now();
+    if (line_->unanswered == 0) line_->silent_since = now;
+    const auto silence = now - line_->silent_since;  // one question is answered after the other
+    if (line_->is_closed || silence >= patience) return std::nullopt;
+    patience -= std::chrono::duration_cast<milliseconds>(silence);
+    ++line_->unanswered;
+  }
+  const auto counted = [line = line_, store = store_, question] {
     try {
-      answer(*store, doing);
-    } catch (const std::exception&) {  // whoever kept the store has ended
+      auto answer = question(*store);
+      const std::lock_guard lock(line->mutex);
+      --line->unanswered;
+      line->silent_since = Clock::now();
+      return answer;
+    } catch (const std::exception&) {  // the connection is lost
+      const std::lock_guard lock(line->mutex);
+      line->is_closed = true;
+      throw;
     }
-  });
+  };
+  try {
+    return in_time(counted, patience);
+  } catch (const std::exception&) {
+    return std::nullopt;
+  }
 }
 
-void RankStore::answer(c10d::Store& store, const std::function<std::string()>& doing) {
-  constexpr milliseconds kListenInterval(500);
+void RankStore::open_spare() {
+  if (place_.ranks == 1 || place_.rank != place_.ranks - 1) return;
+  spare_ = std::make_unique<SpareStore>(place_);
+  ask(
+      [address = spare_->address()](c10d::Store& store) {
+        store.set(kSpareKey, bytes_of(address));
+        return true;
+      },
+      kAnswerTime);
+}
+
+void RankStore::find_spare() {
+  if (place_.ranks == 1 || spare_) return;
+  const auto address = ask([](c10d::Store& store) { return text_of(store, kSpareKey); }, kAnswerTime);
+  if (address && *address) spare_ = std::make_unique<SpareStore>(place_, **address);
+}
+
+void RankStore::listen(Listening to) {
+  listening_ = std::thread([this, to = std::move(to)] { hear(to); });
+}
+
+bool RankStore::ends_within(milliseconds time) {
   std::unique_lock lock(mutex_);
-  while (!end_.wait_for(lock, kListenInterval, [this] { return ending_; })) {
-    lock.unlock();
-    if (store.check({kAlarmKey})) return store.set(key(place_.rank, kDoing), bytes_of(doing()));
-    lock.lock();
+  return end_.wait_for(lock, time, [this] { return ending_; });
+}
+
+void RankStore::hear(const Listening& to) {
+  constexpr milliseconds kInterval(500);
+  bool is_lost = false;
+  const auto lose = [&] {
+    if (!std::exchange(is_lost, true)) to.on_lost();
+  };
+  // False: this rank ends before.
+  const auto is_answered = [&](const auto& answer) {
+    for (milliseconds silence(0); !is_there(answer, kInterval); silence += kInterval) {
+      if (ends_within(milliseconds(0))) return false;
+      if (silence >= to.patience) lose();
+    }
+    return true;
+  };
+  try {
+    // A connection of its own, which no other question keeps waiting.
+    auto connection = aside([store = store_] { return store->clone(); });
+    if (!is_answered(connection)) return;
+    const c10::intrusive_ptr<c10d::Store> store = connection.get();
+    for (bool alarm = false; !alarm;) {
+      if (ends_within(kInterval)) return;
+      auto answer = aside([store] { return store->check({kAlarmKey}); });
+      if (!is_answered(answer)) return;
+      alarm = answer.get();
+    }
+    const auto said = aside([store, own = key(place_.rank, kDoing), doing = bytes_of(to.doing())] {
+      store->set(own, doing);
+      return true;
+    });
+    is_answered(said);
+  } catch (const std::exception&) {  // whoever kept the store has ended
+    if (ends_within(milliseconds(0))) return;
+    {
+      const std::lock_guard lock(line_->mutex);
+      line_->is_closed = true;
+    }
+    lose();
   }
 }
 
@@ -122,7 +188,7 @@ std::vector<std::optional<std::string>> RankStore::ask_all(milliseconds wait) {
   const auto end = Clock::now() + wait;
   while (true) {
     const bool last = Clock::now() >= end;
-    const auto answers = ask(store_, [ranks = place_.ranks, last](c10d::Store& store) -> Answers {
+    const auto question = [ranks = place_.ranks, last](c10d::Store& store) -> Answers {
       store.set(kAlarmKey, bytes_of("1"));
       if (!last && !store.check(keys_of_ranks(0, ranks, kDoing))) return {};
       const std::vector<int64_t> missing = missing_of(store, kDoing, ranks);
@@ -131,7 +197,8 @@ std::vector<std::optional<std::string>> RankStore::ask_all(milliseconds wait) {
         if (!std::binary_search(missing.begin(), missing.end(), r))
           result[static_cast<size_t>(r)] = text_of(store, key(r, kDoing));
       return result;
-    });
+    };
+    const auto answers = ask(question, kAnswerTime);
     if (!answers) return {};
     if (!answers->empty()) return *answers;
     std::this_thread::sleep_for(kInterval);
@@ -139,28 +206,30 @@ std::vector<std::optional<std::string>> RankStore::ask_all(milliseconds wait) {
 }
 
 void RankStore::announce(const std::string& what) {
-  ask(store_, [own = key(place_.rank, what), count = count_key(what)](c10d::Store& store) {
-    store.set(own, bytes_of("1"));
-    return store.add(count, 1) > 0;
-  });
+  ask(
+      [own = key(place_.rank, what), count = count_key(what)](c10d::Store& store) {
+        store.set(own, bytes_of("1"));
+        return store.add(count, 1) > 0;
+      },
+      kAnswerTime);
 }
 
 std::optional<bool> RankStore::all_announced(const std::string& what, milliseconds patience) {
   const auto question = [what, ranks = place_.ranks](c10d::Store& store) {
     return store.add(count_key(what), 0) >= ranks && store.check(keys_of_ranks(0, ranks, what));
   };
-  return ask(store_, question, std::max(patience, kAnswerTime));
+  return ask(question, std::max(patience, kAnswerTime));
 }
 
 std::optional<std::vector<int64_t>> RankStore::not_announced(const std::string& what) {
-  return ask(store_,
-             [what, ranks = place_.ranks](c10d::Store& store) { return missing_of(store, what, ranks); });
+  return ask([what, ranks = place_.ranks](c10d::Store& store) { return missing_of(store, what, ranks); },
+             kAnswerTime);
 }
 
 std::optional<std::string> RankStore::failure(milliseconds wait) {
   const auto end = Clock::now() + wait;
   while (true) {
-    const auto told = ask(store_, [](c10d::Store& store) { return text_of(store, kFailureKey); });
+    const auto told = ask([](c10d::Store& store) { return text_of(store, kFailureKey); }, kAnswerTime);
     if (!told) return std::nullopt;
     if (*told || Clock::now() >= end) return *told;
     std::this_thread::sleep_for(kPollInterval);
@@ -170,15 +239,28 @@ std::optional<std::string> RankStore::failure(milliseconds wait) {
 bool RankStore::claim_failure(const std::string& message) {
   // Two ranks may fail alike.
   const std::string own = fmt::format("rank {}: {}", place_.rank, message);
-  const bool first =
-      ask(store_, [own](c10d::Store& store) { return blt::claim_failure(store, own); }).value_or(true);
-  announce(kGone);
-  linger();
-  return first;
+  const auto is_first =
+      ask([own](c10d::Store& store) { return blt::claim_failure(store, own); }, kAnswerTime);
+  if (is_first) {
+    announce(kGone);
+    linger();
+    return *is_first;
+  }
+  if (!spare_) return true;
+  const bool speaks = spare_->claim("failure");
+  spare_->linger();
+  return speaks;
+}
+
+bool RankStore::claim_loss() { return !spare_ || spare_->claim("loss"); }
+
+std::string RankStore::loss() const {
+  const std::lock_guard lock(line_->mutex);
+  return describe(line_->is_closed ? Loss::kClosed : Loss::kSilent, place_);
 }
 
 void RankStore::linger() {
-  if (!place_.keeps_store) return;
+  if (!place_.keeps_store()) return;
   constexpr milliseconds kLongest(5000);
   const auto end = Clock::now() + kLongest;
   while (Clock::now() < end) {

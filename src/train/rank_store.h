@@ -7,17 +7,20 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "blt/train/rendezvous.h"
+#include "train/spare_store.h"
 
 namespace blt {
 
-// Every function returns in bounded time, even when whoever keeps the store hangs: it is then taken for unreachable. Thread-safe.
+// Every function returns in bounded time, even when whoever keeps the store hangs: it is then taken for lost. Thread-safe.
 class RankStore {
  public:
   RankStore(c10::intrusive_ptr<c10d::Store> store, RankPlace place);
@@ -29,34 +32,65 @@ class RankStore {
   const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
 
   // "I have come to this"; whether all have, in one question of a few bytes; and the ranks that have not, in increasing order. None: the store
-  // cannot be reached, or does not answer, for `patience` where that is longer than usual.
+  // is lost; it is given `patience` where that is longer than usual.
   void announce(const std::string& what);
   std::optional<bool> all_announced(const std::string& what, std::chrono::milliseconds patience = {});
   std::optional<std::vector<int64_t>> not_announced(const std::string& what);
 
-  // From now on, a thread says what this rank is doing when another asks.
-  void answer_with(std::function<std::string()> doing);
+  // The last rank opens the spare before it announces that it is there; the others look for it when all have. Until then there is none.
+  void open_spare();
+  void find_spare();
+
+  struct Listening {
+    std::function<std::string()> doing;  // what this rank says when another asks
+    std::chrono::milliseconds patience;  // with a store that does not answer
+    std::function<void()> on_lost;       // called once, where it is lost
+  };
+  // From now on a thread listens to the store.
+  void listen(Listening to);
   // Asks all ranks, and waits that long for those that answer. What each is doing, none of those that do not answer. No ranks: the store
-  // cannot be reached.
+  // is lost.
   std::vector<std::optional<std::string>> ask_all(std::chrono::milliseconds wait);
 
   // The first failure that a rank or the launcher has told; waits for it that long.
   std::optional<std::string> failure(std::chrono::milliseconds wait);
   // Whether this is the first one, or nobody can be asked.
   bool claim_failure(const std::string& message);
+  // Of a failure that all ranks see, where the store is lost: whether this rank is the first to say so.
+  bool claim_loss();
+  // Says so, of a store that is lost.
+  std::string loss() const;
 
  private:
-  void answer(c10d::Store& store, const std::function<std::string()>& doing);
+  // Questions to the store that have no answer yet.
+  struct Line {
+    std::mutex mutex;
+    int64_t unanswered = 0;
+    std::chrono::steady_clock::time_point silent_since;
+    bool is_closed = false;
+  };
+  // The answer; none where there is none for so long: to this question, or to those before it.
+  template <class Question>
+  auto ask(Question question, std::chrono::milliseconds patience) const
+      -> std::optional<decltype(question(std::declval<c10d::Store&>()))>;
+  void hear(const Listening& to);
+  bool ends_within(std::chrono::milliseconds time);
   // The rank that keeps the store stays until the others have read what they want to know, for seconds at most.
   void linger();
 
   c10::intrusive_ptr<c10d::Store> store_;
   RankPlace place_;
+  std::shared_ptr<Line> line_ = std::make_shared<Line>();  // questions that hang outlive this
+  std::unique_ptr<SpareStore> spare_;
   std::mutex mutex_;
   std::condition_variable end_;
   bool ending_ = false;
-  std::thread answering_;
+  std::thread listening_;
 };
+
+// Who keeps the store, and what has become of it.
+enum class Loss { kSilent, kClosed };
+std::string describe(Loss loss, const RankPlace& place);
 
 // For whoever runs the store for the ranks.
 bool claim_failure(c10d::Store& store, const std::string& message);

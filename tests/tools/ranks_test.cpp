@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "tools/train_run.h"
+#include "tools/train_ranks.h"
 #include "train/tcp_store.h"
 
 namespace blt {
@@ -21,46 +20,8 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-class BltTrainRanks : public TrainRunTest {
+class BltTrainRanks : public TrainRanksTest {
  protected:
-  BltTrainRanks()
-      : TrainRunTest({.entropy_steps = "6",
-                      .steps = "8",
-                      .data = "  threads: 1\n",
-                      .more = "parallel: {bucket_mib: 0.01}\n"}) {
-    setenv("OMP_NUM_THREADS", "1", 1);
-  }
-
-  pid_t start(const std::string& output, const std::string& more) const {
-    return TrainRunTest::start(file("run.yaml") + " output=" + file(output) + " " + more);
-  }
-  static int exit_code_of(pid_t process) {
-    const int status = status_of(process);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-  void wait_for(const fs::path& path) const {
-    for (int i = 0; i < 1200 && !fs::exists(path); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    ASSERT_TRUE(fs::exists(path)) << content_of(folder_ / "log");
-  }
-  // The processes that a launcher started, in the order of their rank.
-  static std::vector<pid_t> ranks_of(pid_t launcher) {
-    std::istringstream children(
-        content_of("/proc/" + std::to_string(launcher) + "/task/" + std::to_string(launcher) + "/children"));
-    std::vector<pid_t> result;
-    for (pid_t process = 0; children >> process;) result.push_back(process);
-    return result;
-  }
-
-  // Lines of standard error that the tool itself says.
-  static std::vector<std::string> errors_in(const std::string& text) {
-    std::vector<std::string> errors;
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);)
-      if (line.starts_with("blt_train: ")) errors.push_back(line);
-    return errors;
-  }
-
   void expect_equal_checkpoints(const std::string& a, const std::string& b) const {
     for (const char* name : {"model.safetensors", "optimizer.safetensors", "config.json"})
       EXPECT_TRUE(content_of(folder_ / a / name) == content_of(folder_ / b / name))
@@ -247,28 +208,18 @@ TEST_F(BltTrainRanks, AnErrorOfAllRanksIsSaidOnce) {
 }
 
 TEST_F(BltTrainRanks, ARankThatNeverComesIsNamed) {
-  const std::string environment =
-      "RANK=0 WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_PORT=29617 " + std::string(BLT_BIN_DIR) + "/blt_train ";
-  const int status = std::system((environment + file("run.yaml") + " output=" + file("out") +
-                                  " parallel.start_timeout_s=1 2> " + file("log"))
-                                     .c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 1);
-  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log"));
-  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log");
+  EXPECT_EQ(exit_code_of(start_rank(0, 2, 29617, "parallel.start_timeout_s=1")), 1);
+  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log0"));
+  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log0");
   EXPECT_NE(errors[0].find("of 2 ranks, 1 did not come to 127.0.0.1:29617 within 1 s"), std::string::npos)
       << errors[0];
   EXPECT_NE(errors[0].find("there are: 0"), std::string::npos) << errors[0];
 }
 
 TEST_F(BltTrainRanks, ARankThatCannotReachTheStoreSaysSo) {
-  const std::string environment =
-      "RANK=1 WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_PORT=29619 " + std::string(BLT_BIN_DIR) + "/blt_train ";
-  const int status = std::system((environment + file("run.yaml") + " output=" + file("out") +
-                                  " parallel.start_timeout_s=1 2> " + file("log"))
-                                     .c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 1);
-  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log"));
-  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log");
+  EXPECT_EQ(exit_code_of(start_rank(1, 2, 29619, "parallel.start_timeout_s=1")), 1);
+  const std::vector<std::string> errors = errors_in(content_of(folder_ / "log1"));
+  ASSERT_EQ(errors.size(), 1u) << content_of(folder_ / "log1");
   EXPECT_NE(errors[0].find("rank 1 of 2: 127.0.0.1:29619 cannot be reached within 1 s"), std::string::npos)
       << errors[0];
   EXPECT_FALSE(fs::exists(folder_ / "out"));
@@ -351,30 +302,10 @@ TEST_F(BltTrainRanks, OneRankOfALauncherIsAGroup) {
   EXPECT_NEAR(validated("ranked"), validated("alone"), 1e-4);
 }
 
-// Two ranks as torchrun starts them, but for the store, with arguments of their own.
-std::vector<pid_t> start_two(const std::string& run, const std::string& log, int port,
-                             const std::array<std::string, 2>& arguments) {
-  std::vector<pid_t> ranks;
-  for (size_t rank = 0; rank < 2; ++rank) {
-    const std::string number = std::to_string(rank);
-    const std::string command =
-        "RANK=" + number +
-        " WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=" + std::to_string(port) +
-        " exec " + BLT_BIN_DIR + "/blt_train " + run + " " + arguments[rank] + " > /dev/null 2> " + log +
-        number;
-    const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
-    pid_t process = -1;
-    EXPECT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
-    ranks.push_back(process);
-  }
-  return ranks;
-}
-
 TEST_F(BltTrainRanks, WithDifferentConfigsAreToldSo) {
-  const std::string output = "output=" + file("out");
-  const std::vector<pid_t> ranks =
-      start_two(file("run.yaml"), file("log"), 29619, {output, output + " train.log_every=3"});
-  for (const pid_t rank : ranks) EXPECT_EQ(exit_code_of(rank), 1);
+  const pid_t first = start_rank(0, 2, 29625, ""), second = start_rank(1, 2, 29625, "train.log_every=3");
+  EXPECT_EQ(exit_code_of(first), 1);
+  EXPECT_EQ(exit_code_of(second), 1);
   const std::string said = content_of(folder_ / "log0") + content_of(folder_ / "log1");
   const std::vector<std::string> errors = errors_in(said);
   ASSERT_EQ(errors.size(), 1u) << said;
@@ -383,9 +314,8 @@ TEST_F(BltTrainRanks, WithDifferentConfigsAreToldSo) {
 }
 
 TEST_F(BltTrainRanks, UnderTorchrunsEnvironmentRankZeroKeepsTheStore) {
-  const std::string output = "output=" + file("out");
-  for (const pid_t rank : start_two(file("run.yaml"), file("log"), 29618, {output, output}))
-    EXPECT_EQ(exit_code_of(rank), 0) << content_of(folder_ / "log0");
+  const std::vector<pid_t> ranks = start_ranks(2, 29618, "");
+  for (const pid_t rank : ranks) EXPECT_EQ(exit_code_of(rank), 0) << content_of(folder_ / "log0");
   EXPECT_EQ(content_of(folder_ / "log1"), "") << "only rank 0 speaks";
   EXPECT_TRUE(fs::exists(folder_ / "out/step_00000008/config.json"));
   ASSERT_EQ(train("launched", "--nproc 2").exit_code, 0);

@@ -1,8 +1,12 @@
 // Ranks that find each other, pass tensors, and say what is wrong when they cannot.
 #include "blt/train/group.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <torch/torch.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -181,6 +185,44 @@ TEST(Group, SaysThatTheStoreCannotBeReached) {
       "rank 1 of 2: 127.0.0.1:1 cannot be reached within 1 s");
 }
 
+// A port where connections are taken, as the system does for a process that was stopped, and nobody reads.
+class SilentPort {
+ public:
+  SilentPort() {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    if (bind(socket_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(socket_, 8) != 0 ||
+        getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+      ADD_FAILURE() << "no port";
+    number_ = ntohs(address.sin_port);
+  }
+  ~SilentPort() { close(socket_); }
+  SilentPort(const SilentPort&) = delete;
+  SilentPort& operator=(const SilentPort&) = delete;
+
+  uint16_t number() const { return number_; }
+
+ private:
+  int socket_ = socket(AF_INET, SOCK_STREAM, 0);
+  uint16_t number_ = 0;
+};
+
+TEST(Group, SaysWhoKeepsAStoreThatDoesNotAnswer) {
+  const SilentPort port;
+  const RankPlace place = {.rank = 1, .ranks = 2, .port = port.number()};
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_MESSAGE(join(place, {.start_s = 1, .transfer_s = 1}),
+                 "rank 1 of 2: rank 0, which keeps the store at 127.0.0.1:" + std::to_string(port.number()) +
+                     ", does not answer");
+  RankPlace of_launcher = place;
+  of_launcher.launcher_keeps_store = true;
+  EXPECT_MESSAGE(join(of_launcher, {.start_s = 1, .transfer_s = 1}),
+                 "rank 1 of 2: the launcher, which keeps ");
+  EXPECT_LT(seconds_since(start), 20);
+}
+
 TEST(Group, NamesTheRankAndTheTransferThatAreStuck) {
   std::vector<int> first(3);
   const std::vector<std::string> errors = on_ranks(3, [&](const RankPlace& place) {
@@ -266,13 +308,13 @@ TEST(RankPlace, IsWhatTheLauncherSays) {
   EXPECT_EQ(torchrun->local_ranks, 4);
   EXPECT_EQ(torchrun->host, "node1");
   EXPECT_EQ(torchrun->port, 1234);
-  EXPECT_FALSE(torchrun->keeps_store);
+  EXPECT_FALSE(torchrun->keeps_store());
   const std::map<std::string, std::string> first = {
       {"RANK", "0"}, {"WORLD_SIZE", "2"}, {"LOCAL_WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}};
-  EXPECT_TRUE(place_in(first)->keeps_store);
+  EXPECT_TRUE(place_in(first)->keeps_store());
   auto agent = first;
   agent["TORCHELASTIC_USE_AGENT_STORE"] = "True";
-  EXPECT_FALSE(place_in(agent)->keeps_store);
+  EXPECT_FALSE(place_in(agent)->keeps_store());
   EXPECT_EQ(place_in(agent)->attempt, 0);
   agent["TORCHELASTIC_RESTART_COUNT"] = "2";
   EXPECT_EQ(place_in(agent)->attempt, 2);

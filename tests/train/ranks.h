@@ -23,8 +23,12 @@ class MeetingPlace {
     store_ = tcp_store({.is_server = true});
   }
   RankPlace of(int64_t rank, int64_t ranks) const {
-    return {
-        .rank = rank, .ranks = ranks, .local_rank = rank, .local_ranks = ranks, .port = store_->getPort()};
+    return {.rank = rank,
+            .ranks = ranks,
+            .local_rank = rank,
+            .local_ranks = ranks,
+            .port = store_->getPort(),
+            .launcher_keeps_store = true};
   }
 
  private:

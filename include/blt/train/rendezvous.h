@@ -17,13 +17,14 @@ struct RankPlace {
   int64_t local_rank = 0, local_ranks = 1;  // among those on the same machine
   std::string host = "127.0.0.1";
   uint16_t port = 0;
-  bool keeps_store = false;  // this rank runs the store, not its launcher
+  bool launcher_keeps_store = false;  // else rank 0
   // Which start of the ranks this is, where a launcher that starts them anew keeps one store for all: torchrun --max-restarts. What an earlier
   // start left there is not read.
   int64_t attempt = 0;
 
+  bool keeps_store() const { return rank == 0 && !launcher_keeps_store; }
   // One rank of a launcher that keeps a store for it, as torchrun does, is a group too: it takes all ways that several take.
-  bool is_of_group() const { return ranks > 1 || !keeps_store; }
+  bool is_of_group() const { return ranks > 1 || launcher_keeps_store; }
 };
 
 // A variable of the environment; none where it is not set.
@@ -45,8 +46,9 @@ struct GroupTimeouts {
 
 // Meets the other ranks; returns when all are there, with Gloo between them, and NCCL between the GPUs of those whose tensors are there (not yet run). The machine's address is that of its host name, on one machine
 // loopback; GLOO_SOCKET_IFNAME names another network interface. Throws blt::Error where ranks are missing in time, naming those that came
-// and those that did not, or the store cannot be reached; FailureTold where another rank says so. A stop signal (base/signals.h) ends
-// the waiting.
+// and those that did not, or the store cannot be reached or does not answer; FailureTold where another rank says so. A stop signal
+// (base/signals.h) ends the waiting. A launcher that keeps the store and ends, or does not answer for timeouts.transfer_s, stops the training
+// as a stop signal does, and one rank says so.
 std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeouts);
 
 // This rank failed because of another, which has said why: there is nothing to add.
