@@ -22,6 +22,8 @@ class DeviceMark {
   void wait() const {
     if (event_) event_->synchronize();
   }
+  // Whether the device has come so far; does not wait.
+  bool is_past() const { return !event_ || event_->query(); }
   // What this thread hands to its current stream of the device from now on begins behind the mark; the thread does not wait. For a mark of a
   // device other than the CPU. Returns that stream.
   c10::Stream hold_current_stream() const {

@@ -8,8 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "blt/base/error.h"
 #include "blt/base/log.h"
 #include "blt/base/signals.h"
+#include "model/device_mark.h"
 #include "train/first_line.h"
 #include "train/in_time.h"
 
@@ -30,29 +32,42 @@ void stop_without_launcher(RankStore& store) {
 
 class C10dGroup::Running : public Group::Transfer {
  public:
-  Running(C10dGroup& group, Work work, std::string what, int64_t number)
-      : group_(group), work_(std::move(work)), what_(std::move(what)), number_(number) {}
-
+  // watched: what says how the device's transfers are; null for those that this thread waits for.
+  Running(C10dGroup& group, Work work, TransferWatch::Transfer transfer, at::Device device,
+          c10::intrusive_ptr<c10d::Backend> watched)
+      : group_(group),
+        work_(std::move(work)),
+        transfer_(std::move(transfer)),
+        device_(device),
+        watched_(std::move(watched)) {}
   void wait() override {
     try {
       work_->wait();
     } catch (const std::exception& e) {
-      group_.fail(what_, number_, first_line(e));
+      group_.fail(transfer_, first_line(e));
     }
+    if (!watched_) return;
+    group_.watch_->watch(transfer_, [mark = DeviceMark(device_), backend = std::move(watched_)] {
+      if (backend->getError() != c10d::ErrorType::SUCCESS)
+        throw Error("the connection to another rank is lost");
+      return mark.is_past();
+    });
   }
 
  private:
   C10dGroup& group_;
   Work work_;
-  std::string what_;
-  int64_t number_;
+  TransferWatch::Transfer transfer_;
+  at::Device device_;
+  c10::intrusive_ptr<c10d::Backend> watched_;
 };
 
-C10dGroup::C10dGroup(std::map<c10::DeviceType, MakeBackend> makers, std::unique_ptr<RankStore> store,
-                     double timeout_s)
+C10dGroup::C10dGroup(std::map<c10::DeviceType, Transport> transports, std::unique_ptr<RankStore> store,
+                     double timeout_s, EndProcess end_process)
     : Group(store->place().rank, store->place().ranks),
-      makers_(std::move(makers)),
+      transports_(std::move(transports)),
       timeout_s_(timeout_s),
+      end_process_(std::move(end_process)),
       store_(std::move(store)) {
   store_->listen({.doing =
                       [this] {
@@ -63,40 +78,60 @@ C10dGroup::C10dGroup(std::map<c10::DeviceType, MakeBackend> makers, std::unique_
                   .on_lost = [this] { stop_without_launcher(*store_); }});
 }
 
-c10d::Backend& C10dGroup::backend_of(const at::Tensor& tensor) {
-  const c10::DeviceType kind = tensor.device().type();
-  c10::intrusive_ptr<c10d::Backend>& backend = backends_[kind];
-  if (!backend) {
-    const auto maker = makers_.find(kind);
-    TORCH_CHECK(maker != makers_.end(), "no transport between ranks for tensors on ", tensor.device());
-    backend = maker->second();
-  }
-  return *backend;
+const C10dGroup::Transport& C10dGroup::transport_of(const at::Tensor& tensor) const {
+  const auto found = transports_.find(tensor.device().type());
+  TORCH_CHECK(found != transports_.end(), "no transport between ranks for tensors on ", tensor.device());
+  return found->second;
+}
+
+c10::intrusive_ptr<c10d::Backend> C10dGroup::backend_of(const at::Tensor& tensor) {
+  c10::intrusive_ptr<c10d::Backend>& backend = backends_[tensor.device().type()];
+  if (!backend) backend = transport_of(tensor).make();
+  return backend;
 }
 
 Group::Pending C10dGroup::start(const at::Tensor& tensor, std::string_view what,
                                 const std::function<Work(c10d::Backend&)>& operation) {
-  c10d::Backend& backend = backend_of(tensor);
-  int64_t number = 0;
+  const bool is_watched = transport_of(tensor).is_of_device;
+  const c10::intrusive_ptr<c10d::Backend> backend = backend_of(tensor);
+  TransferWatch::Transfer transfer{.what = std::string(what)};
   {
     const std::lock_guard lock(mutex_);
-    number = ++transfers_;
+    transfer.number = ++transfers_;
     last_ = what;
   }
+  if (is_watched && !watch_) {
+    watch_ = std::make_unique<TransferWatch>(std::chrono::duration<double>(timeout_s_));
+    watch_->start([this](const TransferWatch::Trouble& trouble) { end(trouble); });
+  }
+  if (is_watched) watch_->begin(transfer);
   try {
-    return std::make_unique<Running>(*this, operation(backend), std::string(what), number);
+    Work work = operation(*backend);
+    if (is_watched) watch_->forget(transfer.number);
+    return std::make_unique<Running>(*this, std::move(work), std::move(transfer), tensor.device(),
+                                     is_watched ? backend : nullptr);
   } catch (const std::exception& e) {
-    fail(std::string(what), number, first_line(e));
+    if (is_watched) watch_->forget(transfer.number);
+    fail(transfer, first_line(e));
   }
 }
 
-void C10dGroup::fail(const std::string& what, int64_t number, const std::string& reason) {
-  if (const auto told = store_->failure(kWaitForTheFirst)) throw GroupError(*told);
-  throw GroupError(message(what, number, reason));
+void C10dGroup::end(const TransferWatch::Trouble& trouble) {
+  std::string said;
+  if (!store_->failure(kWaitForTheFirst)) {
+    said = message(trouble.transfer, trouble.reason);
+    if (!store_->claim_failure(said)) said.clear();
+  }
+  end_process_(said);
 }
 
-std::string C10dGroup::message(const std::string& what, int64_t number, const std::string& reason) {
-  const std::string transfer = fmt::format("transfer {} ({})", number, what);
+void C10dGroup::fail(const TransferWatch::Transfer& transfer, const std::string& reason) {
+  if (const auto told = store_->failure(kWaitForTheFirst)) throw GroupError(*told);
+  throw GroupError(message(transfer, reason));
+}
+
+std::string C10dGroup::message(const TransferWatch::Transfer& of, const std::string& reason) {
+  const std::string transfer = fmt::format("transfer {} ({})", of.number, of.what);
   const std::string limit =
       fmt::format("a transfer may take {:g} s (parallel.timeout_s); {}", timeout_s_, reason);
   const std::vector<std::optional<std::string>> answers = store_->ask_all(kWaitForAnswers);
@@ -110,7 +145,8 @@ std::string C10dGroup::message(const std::string& what, int64_t number, const st
     const std::optional<std::string>& answer = answers[static_cast<size_t>(r)];
     if (!answer) {
       silent.push_back(r);
-    } else if (const std::string last = answer->substr(answer->find(' ') + 1); std::stoll(*answer) < number) {
+    } else if (const std::string last = answer->substr(answer->find(' ') + 1);
+               std::stoll(*answer) < of.number) {
       behind += fmt::format("rank {} is busy since transfer {} ({}); ", r, std::stoll(*answer), last);
     }
   }

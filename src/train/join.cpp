@@ -1,10 +1,11 @@
 #include <c10/util/Logging.h>
+#include <c10/util/env.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
+#include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <thread>
@@ -12,6 +13,8 @@
 
 #include "blt/base/error.h"
 #include "blt/base/signals.h"
+#include "blt/base/terminal.h"
+#include "blt/base/tool.h"
 #include "blt/train/rendezvous.h"
 #include "train/c10d_group.h"
 #include "train/first_line.h"
@@ -118,21 +121,34 @@ c10::intrusive_ptr<c10d::Backend> connect(RankStore& store, const GroupTimeouts&
   }
 }
 
+// As a tool whose rank has failed ends.
+void end_process(const std::string& message) {
+  OpenLine::end();
+  if (!message.empty()) fmt::print(stderr, "{}: {}\n", program_invocation_short_name, message);
+  std::_Exit(kFailed);
+}
+
 }  // namespace
 
 std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeouts) {
   FLAGS_caffe2_log_level = 3;  // c10d's own messages, with stacks, beside those that are thrown here
+  // Nor does its watchdog of NCCL's transfers end the process: ours names the rank and the transfer.
+  c10::utils::set_env("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0", /*overwrite=*/false);
   const StopAtOnce starting(place.rank == 0 ? "stopped before all ranks were there" : "");
   std::unique_ptr<RankStore> store = reach_store(place, timeouts.start_s);
   meet(*store, timeouts.start_s);
   store->find_spare();
   const auto gloo = connect(*store, timeouts);
-  std::map<c10::DeviceType, C10dGroup::MakeBackend> makers;
-  makers[c10::kCPU] = [gloo] { return gloo; };
-  makers[c10::kCUDA] = [meeting = store->store(), place, timeout = to_milliseconds(timeouts.transfer_s)] {
-    return make_nccl(meeting->clone(), place, timeout);
+  const auto nccl = [meeting = store->store(), place, timeout = to_milliseconds(timeouts.transfer_s)] {
+    const auto own = in_time([meeting] { return meeting->clone(); }, timeout);
+    if (!own) throw Error(describe(Loss::kSilent, place));
+    return make_nccl(*own, place, timeout);
   };
-  return std::make_shared<C10dGroup>(std::move(makers), std::move(store), timeouts.transfer_s);
+  std::map<c10::DeviceType, C10dGroup::Transport> transports;
+  transports[c10::kCPU] = {.make = [gloo] { return gloo; }};
+  transports[c10::kCUDA] = {.make = nccl, .is_of_device = true};
+  return std::make_shared<C10dGroup>(std::move(transports), std::move(store), timeouts.transfer_s,
+                                     end_process);
 }
 
 }  // namespace blt

@@ -16,7 +16,9 @@ namespace blt {
 c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store,
                                             const RankPlace& place, std::chrono::milliseconds timeout) {
   const auto options = c10d::ProcessGroupNCCL::Options::create();
-  options->timeout = timeout;
+  // c10d's watchdog counts from when a transfer was handed to the device. It comes behind the group's own (TransferWatch), which knows more.
+  constexpr std::chrono::minutes kBehind(1);
+  options->timeout = 2 * timeout + kBehind;
   try {
     return c10::make_intrusive<c10d::ProcessGroupNCCL>(c10::make_intrusive<c10d::PrefixStore>("nccl", store),
                                                        static_cast<int>(place.rank),
