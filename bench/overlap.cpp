@@ -161,7 +161,7 @@ class Training {
       step_ = Step();
       step_.began = Clock::now();
       computing_.reset();
-      step_.seconds = seconds([&] { step_.exposed_s = trainer_->train_step().transfer_wait_s; });
+      step_.seconds = seconds([&] { step_.exposed_s = trainer_->train_step().transfer_waits.seconds(); });
       end_computing(Clock::now());
       step_.spans.push_back({"step", Span::kRank, step_.began, Clock::now(), 0});
       if (i > 0) result.push_back(step_);

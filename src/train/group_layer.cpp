@@ -37,26 +37,30 @@ GroupLayer::GroupLayer(std::shared_ptr<Group> below)
     : Group(below->rank(), below->size()), below_(std::move(below)) {}
 
 Group::Pending GroupLayer::sum(const at::Tensor& tensor, std::string_view what) {
-  return begun(below_->sum(tensor, what), 2 * bytes_of(tensor) * (size() - 1) / size(), what);
+  return begun(below_->sum(tensor, what), tensor.device(), 2 * bytes_of(tensor) * (size() - 1) / size(),
+               what);
 }
 
 Group::Pending GroupLayer::broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) {
-  return begun(below_->broadcast(tensor, root, what), size() == 1 ? 0 : bytes_of(tensor), what);
+  return begun(below_->broadcast(tensor, root, what), tensor.device(), size() == 1 ? 0 : bytes_of(tensor),
+               what);
 }
 
 Group::Pending GroupLayer::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
                                           std::string_view what) {
-  return begun(below_->reduce_scatter(output, input, what), bytes_of(output) * (size() - 1), what);
+  return begun(below_->reduce_scatter(output, input, what), input.device(), bytes_of(output) * (size() - 1),
+               what);
 }
 
 Group::Pending GroupLayer::all_gather(const at::Tensor& output, const at::Tensor& input,
                                       std::string_view what) {
-  return begun(below_->all_gather(output, input, what), bytes_of(input) * (size() - 1), what);
+  return begun(below_->all_gather(output, input, what), input.device(), bytes_of(input) * (size() - 1), what);
 }
 
 Group::Pending GroupLayer::all_to_all(const at::Tensor& output, const at::Tensor& input,
                                       std::string_view what) {
-  return begun(below_->all_to_all(output, input, what), bytes_of(input) / size() * (size() - 1), what);
+  return begun(below_->all_to_all(output, input, what), input.device(),
+               bytes_of(input) / size() * (size() - 1), what);
 }
 
 Group::Pending GroupLayer::all_to_all(const at::Tensor& output, const at::Tensor& input,
@@ -65,14 +69,16 @@ Group::Pending GroupLayer::all_to_all(const at::Tensor& output, const at::Tensor
       std::max(bytes_of_others(counts.sent, rank()), bytes_of_others(counts.received, rank()));
   const int64_t row_bytes =
       input.dim() > 1 ? input.strides()[0] * input.element_size() : input.element_size();
-  return begun(below_->all_to_all(output, input, counts, what), rows * row_bytes, what);
+  return begun(below_->all_to_all(output, input, counts, what), input.device(), rows * row_bytes, what);
 }
 
 class WatchedGroup::Watched : public Group::Transfer {
  public:
-  Watched(WatchedGroup& group, Group::Pending transfer, int64_t bytes, std::string_view what)
+  Watched(WatchedGroup& group, Group::Pending transfer, at::Device device, int64_t bytes,
+          std::string_view what)
       : group_(group),
         transfer_(std::move(transfer)),
+        device_(device),
         seen_{.what = std::string(what),
               .bytes = bytes,
               .begun = Clock::now(),
@@ -81,23 +87,24 @@ class WatchedGroup::Watched : public Group::Transfer {
 
   void wait() override {
     seen_.wait_begun = Clock::now();
-    transfer_->wait();
+    group_.clock_.time(device_, [this] { transfer_->wait(); });
     seen_.wait_ended = Clock::now();
-    group_.waited_s_ += std::chrono::duration<double>(seen_.wait_ended - seen_.wait_begun).count();
     if (group_.see_) group_.see_(seen_);
   }
 
  private:
   WatchedGroup& group_;
   Group::Pending transfer_;
+  at::Device device_;
   Seen seen_;
 };
 
-Group::Pending WatchedGroup::begun(Pending transfer, int64_t bytes, std::string_view what) {
-  return std::make_unique<Watched>(*this, std::move(transfer), bytes, what);
+Group::Pending WatchedGroup::begun(Pending transfer, at::Device device, int64_t bytes,
+                                   std::string_view what) {
+  return std::make_unique<Watched>(*this, std::move(transfer), device, bytes, what);
 }
 
-Group::Pending DelayedGroup::begun(Pending transfer, int64_t bytes, std::string_view what) {
+Group::Pending DelayedGroup::begun(Pending transfer, at::Device, int64_t bytes, std::string_view what) {
   const std::chrono::duration<double> takes(link_.latency_s + static_cast<double>(bytes) / link_.bytes_per_s);
   const Clock::time_point from = std::max(free_at_, Clock::now());
   free_at_ = from + std::chrono::duration_cast<Clock::duration>(takes);

@@ -130,7 +130,7 @@ Progress::~Progress() { finish_line(); }
 
 void Progress::count(const StepStats& stats, bool taken) {
   if (is_silent_) return;
-  interval_transfer_wait_s_ += stats.transfer_wait_s;
+  interval_transfer_wait_s_ += stats.transfer_waits.seconds();  // the device has come past the step
   interval_entropy_flops_ += stats.entropy_flops;
   if (!taken) return;
   interval_targets_ += stats.targets;

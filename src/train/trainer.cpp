@@ -148,7 +148,8 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)),
       parts_(std::move(parts)),
       device_(device_of(*parts_.model.module)),
-      group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group())),
+      group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group(),
+                                            /*see=*/nullptr, device_)),
       parallel_(prepare(config_, parts_, group_)),
       optimizer_(config_.optimizer, parallel_->parts(), parts_.seed),
       modules_(gradient_modules(*parts_.model.module)),
@@ -335,7 +336,7 @@ StepStats Trainer::train_step() {
   Group& group = parallel_->group();
   seed_step(parts_.seed, step_, group.rank(), device_);
   StepStats stats;
-  const double waited_before = group_->waited_s();
+  group_->take_waits();  // those between steps are no part of one
   for (const Batch& batch : batches) {
     stats.targets += batch.num_targets;
     stats.text += {batch.num_byte_targets, batch.patches.count, batch.documents.count};
@@ -386,7 +387,7 @@ StepStats Trainer::train_step() {
                   learning_rate_factor(config_.schedule, step_, config_.steps));
   if (ema_) ema_->step(step_, stats.clip.found_inf);
   ++step_;
-  stats.transfer_wait_s = group_->waited_s() - waited_before;
+  stats.transfer_waits = group_->take_waits();
   return stats;
 }
 

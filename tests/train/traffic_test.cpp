@@ -78,7 +78,7 @@ class NamedGroup : public GroupLayer {
   std::vector<std::string> begun_names, awaited_names;
 
  protected:
-  Pending begun(Pending transfer, int64_t, std::string_view what) override {
+  Pending begun(Pending transfer, at::Device, int64_t, std::string_view what) override {
     begun_names.emplace_back(what);
     return std::make_unique<Named>(*this, std::move(transfer), std::string(what));
   }

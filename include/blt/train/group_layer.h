@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "blt/train/group.h"
+#include "blt/train/wait_clock.h"
 
 namespace blt {
 
@@ -29,15 +30,15 @@ class GroupLayer : public Group {
   bool claim_failure(const std::string& message) final { return below_->claim_failure(message); }
 
  protected:
-  // What the caller gets for a transfer that has begun. bytes: what goes over this rank's link in the direction that has more, for the
+  // What the caller gets for a transfer of tensors on `device` that has begun. bytes: what goes over this rank's link in the direction that has more, for the
   // usual algorithms (rings; a broadcast passes each rank once).
-  virtual Pending begun(Pending transfer, int64_t bytes, std::string_view what) = 0;
+  virtual Pending begun(Pending transfer, at::Device device, int64_t bytes, std::string_view what) = 0;
 
  private:
   std::shared_ptr<Group> below_;
 };
 
-// Measures how long this rank waits for transfers: for the others to begin theirs, and for the bytes.
+// Measures how long this rank, or the device that it trains on, waits for transfers: for the others to begin theirs, and for the bytes.
 class WatchedGroup : public GroupLayer {
  public:
   using Clock = std::chrono::steady_clock;
@@ -46,19 +47,20 @@ class WatchedGroup : public GroupLayer {
     int64_t bytes = 0;
     Clock::time_point begun, wait_begun, wait_ended;
   };
-  // `see` is called after each wait; may be empty.
-  explicit WatchedGroup(std::shared_ptr<Group> below, std::function<void(const Seen&)> see = {})
-      : GroupLayer(std::move(below)), see_(std::move(see)) {}
+  // `see` is called after each wait of the host; may be empty.
+  explicit WatchedGroup(std::shared_ptr<Group> below, std::function<void(const Seen&)> see = {},
+                        at::Device device = at::kCPU)
+      : GroupLayer(std::move(below)), see_(std::move(see)), clock_(device) {}
 
-  double waited_s() const { return waited_s_; }  // since the group is there
+  Waits take_waits() { return clock_.take(); }  // since the last call
 
  protected:
-  Pending begun(Pending transfer, int64_t bytes, std::string_view what) override;
+  Pending begun(Pending transfer, at::Device device, int64_t bytes, std::string_view what) override;
 
  private:
   class Watched;
   std::function<void(const Seen&)> see_;
-  double waited_s_ = 0;
+  WaitClock clock_;
 };
 
 // A network of one link a rank, for measurements where the real one is the machine's own memory: a transfer is there at the earliest when
@@ -80,7 +82,7 @@ class DelayedGroup : public GroupLayer {
       : GroupLayer(std::move(below)), link_(link), see_(std::move(see)) {}
 
  protected:
-  Pending begun(Pending transfer, int64_t bytes, std::string_view what) override;
+  Pending begun(Pending transfer, at::Device device, int64_t bytes, std::string_view what) override;
 
  private:
   LinkSpeed link_;

@@ -235,8 +235,8 @@ struct StepStats {
       {};  // [modules] float64: the gradient's norm in each of gradient_modules(), before clipping
   int64_t targets = 0;
   TextCounts text = {};
-  double entropy_flops = 0;    // that the entropy model spent since the step before
-  double transfer_wait_s = 0;  // that this rank waited for transfers, and the others in them
+  double entropy_flops = 0;   // that the entropy model spent since the step before
+  Waits transfer_waits = {};  // of this rank's device for transfers, and for the others in them
   at::Tensor spike =
       {};  // [] bool: the loss is far above those before; undefined where nobody asks (SpikeConfig)
   bool stop = false;  // a rank was asked to stop (base/signals.h)
