@@ -71,25 +71,26 @@ inline std::vector<PatchedSequence> sequences() {
 }
 
 // What a rank reads: every `ranks`-th sequence, in `accumulate` batches a step.
-inline std::unique_ptr<Stage<Batch>> share_of(int64_t rank, int64_t ranks, int64_t accumulate) {
+inline std::unique_ptr<Stage<Batch>> share_of(int64_t rank, int64_t ranks, int64_t accumulate,
+                                              at::Device device = at::kCPU) {
   const std::vector<PatchedSequence> all = sequences();
   std::vector<std::vector<PatchedSequence>> parts(static_cast<size_t>(accumulate));
   for (size_t i = static_cast<size_t>(rank), n = 0; i < all.size(); i += static_cast<size_t>(ranks), ++n)
     parts[n % parts.size()].push_back(all[i]);
   std::vector<Batch> batches;
-  for (const auto& part : parts) batches.push_back(Batch::pack(part));
+  for (const auto& part : parts) batches.push_back(Batch::pack(part).to(device));
   return std::make_unique<RepeatBatches>(std::move(batches));
 }
 
 // A model with the same parameters at every call, and several layers to divide.
-inline Blt new_model(at::ScalarType type = at::kFloat) {
+inline Blt new_model(at::Device device = at::kCPU, at::ScalarType type = at::kFloat) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   torch::manual_seed(3);
   BltConfig config = small_config();
   config.latent_transformer.layers = 3;
   Blt model(config);
-  model->to(type);
+  model->to(device, type);
   return model;
 }
 

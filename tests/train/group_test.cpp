@@ -24,31 +24,36 @@ namespace {
 using testing::in_group;
 using testing::on_ranks;
 
-TEST(Group, OperationsDoWhatTheirNamesSay) {
-  for (const int64_t n : {1, 2, 3, 4})
+class Transfers : public testing::OnProcessors {};
+
+TEST_P(Transfers, DoWhatTheirNamesSay) {
+  for (const int64_t n : numbers_of_ranks(4))
     in_group(n, [&](const std::shared_ptr<Group>& group) {
       const int64_t r = group->rank();
       ASSERT_EQ(group->size(), n);
-      const at::Tensor numbers = torch::tensor({1.0, 10.0 * static_cast<double>(r)});
+      const at::Device device = device_of(r);
+      const auto expect = [](const at::Tensor& found, const at::Tensor& expected) {
+        EXPECT_TRUE(torch::equal(found.cpu(), expected)) << found;
+      };
+      const at::Tensor numbers = torch::tensor({1.0, 10.0 * static_cast<double>(r)}, device);
       group->sum(numbers, "numbers")->wait();
-      EXPECT_TRUE(torch::equal(numbers, torch::tensor({1.0 * n, 5.0 * n * (n - 1)}))) << numbers;
+      expect(numbers, torch::tensor({1.0 * static_cast<double>(n), 5.0 * static_cast<double>(n * (n - 1))}));
 
-      const at::Tensor from_last = torch::full({3}, r);
+      const at::Tensor from_last = torch::full({3}, r, device);
       group->broadcast(from_last, n - 1, "from the last")->wait();
-      EXPECT_TRUE(torch::equal(from_last, torch::full({3}, n - 1))) << from_last;
+      expect(from_last, torch::full({3}, n - 1));
 
       // Part p of what rank r sends is 100 r + p.
-      const at::Tensor sent = torch::arange(n).repeat_interleave(2) + 100 * r;
-      const at::Tensor reduced = torch::empty({2}, torch::kLong);
+      const at::Tensor sent = (torch::arange(n).repeat_interleave(2) + 100 * r).to(device);
+      const at::Tensor reduced = torch::empty({2}, sent.options());
       group->reduce_scatter(reduced, sent, "parts")->wait();
-      EXPECT_TRUE(torch::equal(reduced, torch::full({2}, n * r + 50 * n * (n - 1)))) << reduced;
-      const at::Tensor gathered = torch::empty({2 * n}, torch::kLong);
+      expect(reduced, torch::full({2}, n * r + 50 * n * (n - 1)));
+      const at::Tensor gathered = torch::empty({2 * n}, sent.options());
       group->all_gather(gathered, reduced, "all")->wait();
-      EXPECT_TRUE(torch::equal(gathered, (torch::arange(n) * n + 50 * n * (n - 1)).repeat_interleave(2)))
-          << gathered;
-      const at::Tensor exchanged = torch::empty({2 * n}, torch::kLong);
+      expect(gathered, (torch::arange(n) * n + 50 * n * (n - 1)).repeat_interleave(2));
+      const at::Tensor exchanged = torch::empty({2 * n}, sent.options());
       group->all_to_all(exchanged, sent, "exchange")->wait();
-      EXPECT_TRUE(torch::equal(exchanged, (torch::arange(n) * 100 + r).repeat_interleave(2))) << exchanged;
+      expect(exchanged, (torch::arange(n) * 100 + r).repeat_interleave(2));
 
       // Rank r sends r + p rows (r, p) to rank p.
       ExchangeCounts counts;
@@ -59,10 +64,19 @@ TEST(Group, OperationsDoWhatTheirNamesSay) {
         rows.push_back(torch::tensor({r, p}, torch::kInt).expand({r + p, 2}));
         expected.push_back(torch::tensor({p, r}, torch::kInt).expand({p + r, 2}));
       }
-      const at::Tensor came = torch::empty({counts.total_received(), 2}, torch::kInt);
-      group->all_to_all(came, torch::cat(rows).contiguous(), counts, "rows")->wait();
-      EXPECT_TRUE(torch::equal(came, torch::cat(expected))) << came;
+      const at::Tensor came =
+          torch::empty({counts.total_received(), 2}, at::TensorOptions(device).dtype(torch::kInt));
+      group->all_to_all(came, torch::cat(rows).contiguous().to(device), counts, "rows")->wait();
+      expect(came, torch::cat(expected));
+      group->barrier("end");
+    });
+}
 
+// Of the host's memory.
+TEST(Group, TextsAreGatheredInTheOrderOfTheRanks) {
+  for (const int64_t n : {1, 2, 3, 4})
+    in_group(n, [&](const std::shared_ptr<Group>& group) {
+      const int64_t r = group->rank();
       const std::vector<std::string> texts =
           gather(*group, std::string(static_cast<size_t>(r), 'x'), "texts");
       ASSERT_EQ(texts.size(), static_cast<size_t>(n));
@@ -77,23 +91,27 @@ TEST(Group, OperationsDoWhatTheirNamesSay) {
 }
 
 // Sums of floats depend on their order: it has to be one.
-TEST(Group, SumsAreTheSameOnAllRanksAndEveryTime) {
+TEST_P(Transfers, SumsAreTheSameOnAllRanksAndEveryTime) {
+  const int64_t n = ranks(3);
   std::vector<at::Tensor> results;
   for (int repeat = 0; repeat < 2; ++repeat) {
-    std::vector<at::Tensor> sums(3);
-    in_group(3, [&](const std::shared_ptr<Group>& group) {
+    std::vector<at::Tensor> sums(static_cast<size_t>(n));
+    in_group(n, [&](const std::shared_ptr<Group>& group) {
       at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(group->rank()) + 1);
       std::vector<at::Tensor> tensors;
       std::vector<Group::Pending> coming;
-      for (int i = 0; i < 8; ++i) tensors.push_back(at::randn({10007}, generator));
+      for (int i = 0; i < 8; ++i)
+        tensors.push_back(at::randn({10007}, generator).to(device_of(group->rank())));
       for (const at::Tensor& tensor : tensors) coming.push_back(group->sum(tensor, "numbers"));
       for (const auto& one : coming) one->wait();
-      sums[static_cast<size_t>(group->rank())] = torch::cat(tensors);
+      sums[static_cast<size_t>(group->rank())] = torch::cat(tensors).cpu();
     });
     results.insert(results.end(), sums.begin(), sums.end());
   }
   for (const at::Tensor& sum : results) EXPECT_TRUE(torch::equal(sum, results[0]));
 }
+
+BLT_ON_PROCESSORS(Transfers);
 
 // Sums of bfloat16 parts, float32 and in the order of the ranks: to the bit.
 TEST(GradientWire, AddsUpRoundedPartsInTheOrderOfTheRanks) {
