@@ -23,6 +23,8 @@ constexpr const char* kStopping =
     "stopping: this step (or the validation under way) ends, then everything is saved; a second Ctrl-C ends "
     "at once, without saving";
 
+constexpr const char* kStoppedAtStart = "stopped before anything was begun";
+
 struct Options : blt::ConfigOptions<blt::RunConfig> {
   std::optional<std::filesystem::path> init;
   std::optional<std::string> resume;
@@ -98,6 +100,25 @@ std::vector<std::string> rank_arguments(int argc, char** argv) {
   return result;
 }
 
+// All ranks make the same mistake, or this one alone: one says it.
+blt::RunConfig load(const Options& options, const std::optional<blt::RankPlace>& place) {
+  try {
+    return options.load();
+  } catch (const blt::Error& e) {
+    if (!place || blt::claim_failure(*place, e.what())) throw;
+    throw blt::FailureTold(e.what());
+  }
+}
+
+int dry_run(const Options& options) {
+  const blt::DryRun plan = blt::dry_run(options.load(), {.world = options.world.value_or(1),
+                                                         .memory_gib = options.memory_gib,
+                                                         .tflops = options.tflops,
+                                                         .bandwidth_gbps = options.bandwidth_gbps});
+  std::cout << plan.page;
+  return static_cast<int>(plan.fits ? blt::kDone : blt::kDoesNotFit);
+}
+
 blt::GroupTimeouts timeouts(const blt::ParallelConfig& config) {
   return {.start_s = config.start_timeout_s, .transfer_s = config.timeout_s};
 }
@@ -107,24 +128,19 @@ blt::GroupTimeouts timeouts(const blt::ParallelConfig& config) {
 int main(int argc, char** argv) {
   std::shared_ptr<blt::Group> group;
   const auto train = [&](const Options& options) {
-    const blt::RunConfig config = options.load();
-    if (options.dry_run) {
-      const blt::DryRun plan = blt::dry_run(config, {.world = options.world.value_or(1),
-                                                     .memory_gib = options.memory_gib,
-                                                     .tflops = options.tflops,
-                                                     .bandwidth_gbps = options.bandwidth_gbps});
-      std::cout << plan.page;
-      return static_cast<int>(plan.fits ? blt::kDone : blt::kDoesNotFit);
-    }
+    if (options.dry_run) return dry_run(options);
     const std::optional<blt::RankPlace> place = blt::rank_place();
-    if (options.nproc && place)
-      throw blt::Error(
-          "--nproc starts ranks, but this process is one already: the environment says so (RANK)");
-    if (options.nproc && *options.nproc > 1) return blt::launch(*options.nproc, rank_arguments(argc, argv));
-    if (place && place->rank > 0) setenv("BLT_LOG", "error", /*overwrite=*/0);  // rank 0 says the rest
-    const bool speaks = !place || place->rank == 0;
+    const bool speaks = !place || place->rank == 0;  // rank 0 says what all would
+    if (!speaks) setenv("BLT_LOG", "error", /*overwrite=*/0);
+    std::optional<blt::StopAtOnce> starting(std::in_place, speaks ? kStoppedAtStart : "");
     blt::catch_stop_signals(speaks ? kStopping : "");
     try {
+      const blt::RunConfig config = load(options, place);
+      if (options.nproc && place)
+        throw blt::Error(
+            "--nproc starts ranks, but this process is one already: the environment says so (RANK)");
+      if (options.nproc && *options.nproc > 1) return blt::launch(*options.nproc, rank_arguments(argc, argv));
+      starting.reset();
       if (place && place->is_of_group()) group = blt::join(*place, timeouts(config.parallel));
       const auto outcome =
           blt::run(config, {.init = options.init,

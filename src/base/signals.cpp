@@ -53,6 +53,10 @@ void catch_stop_signals(const char* words) {
   struct sigaction before = {};  // under nohup a closed terminal changes nothing
   if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN)
     sigaction(SIGHUP, &action, nullptr);
+  sigset_t held_back;
+  sigemptyset(&held_back);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) sigaddset(&held_back, signal);
+  sigprocmask(SIG_UNBLOCK, &held_back, nullptr);
 }
 
 bool stop_requested() { return stop.load(); }

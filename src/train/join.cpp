@@ -151,4 +151,14 @@ std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeout
                                      end_process);
 }
 
+bool claim_failure(const RankPlace& place, const std::string& message) {
+  constexpr double kLongest_s = 5;  // until whoever keeps the store is there, too
+  FLAGS_caffe2_log_level = 3;
+  try {
+    return reach_store(place, kLongest_s)->claim_failure(message);
+  } catch (const Error&) {
+    return true;
+  }
+}
+
 }  // namespace blt

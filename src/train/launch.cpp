@@ -110,9 +110,10 @@ class Ranks {
     if (process == 0) {
       prctl(PR_SET_PDEATHSIG, SIGTERM);  // without its launcher a rank saves and stops
       if (getppid() != parent) _exit(kFailed);
-      sigset_t none;
-      sigemptyset(&none);
-      sigprocmask(SIG_SETMASK, &none, nullptr);
+      sigset_t own;  // those that stop it come when it can stop in good order: catch_stop_signals()
+      sigemptyset(&own);
+      sigaddset(&own, SIGCHLD);
+      sigprocmask(SIG_UNBLOCK, &own, nullptr);
       execve("/proc/self/exe", argv.data(), envp.data());
       _exit(kFailed);
     }

@@ -26,10 +26,15 @@ constexpr const char* kSpareKey = "blt/spare";
 
 std::vector<uint8_t> bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
 
+// Of a key that is there.
+std::string text_in(c10d::Store& store, const std::string& key) {
+  const std::vector<uint8_t> bytes = store.get(key);
+  return {bytes.begin(), bytes.end()};
+}
+
 std::optional<std::string> text_of(c10d::Store& store, const std::string& key) {
   if (!store.check({key})) return std::nullopt;
-  const std::vector<uint8_t> bytes = store.get(key);
-  return std::string(bytes.begin(), bytes.end());
+  return text_in(store, key);
 }
 
 std::string key(int64_t rank, const std::string& what) { return fmt::format("blt/rank/{}/{}", rank, what); }
@@ -190,12 +195,15 @@ std::vector<std::optional<std::string>> RankStore::ask_all(milliseconds wait) {
     const bool last = Clock::now() >= end;
     const auto question = [ranks = place_.ranks, last](c10d::Store& store) -> Answers {
       store.set(kAlarmKey, bytes_of("1"));
-      if (!last && !store.check(keys_of_ranks(0, ranks, kDoing))) return {};
-      const std::vector<int64_t> missing = missing_of(store, kDoing, ranks);
+      std::vector<int64_t> missing;
+      if (!store.check(keys_of_ranks(0, ranks, kDoing))) {
+        if (!last) return {};
+        missing = missing_of(store, kDoing, ranks);
+      }
       Answers result(static_cast<size_t>(ranks));
       for (int64_t r = 0; r < ranks; ++r)
         if (!std::binary_search(missing.begin(), missing.end(), r))
-          result[static_cast<size_t>(r)] = text_of(store, key(r, kDoing));
+          result[static_cast<size_t>(r)] = text_in(store, key(r, kDoing));
       return result;
     };
     const auto answers = ask(question, kAnswerTime);

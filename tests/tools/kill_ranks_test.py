@@ -14,25 +14,9 @@ import sys
 import tempfile
 import time
 
+import small_run
+
 RANKS = 3
-CONFIG = """
-data:
-  sources: [{paths: [train.txt]}]
-  sequence_bytes: 128
-  batch_bytes: 256
-  shuffle_sequences: 8
-  threads: 1
-patching: {rule: {kind: space}}
-model:
-  local_dim: 16
-  window: 32
-  ngram: {sizes: [3, 4], rows: 5000}
-  local_encoder: {layers: 1, heads: 2, ffn_dim: 32, dropout: 0.1}
-  latent_transformer: {dim: 32, layers: 1, heads: 2, ffn_dim: 64}
-  local_decoder: {layers: 1, heads: 2, ffn_dim: 32}
-train: {steps: 1000000, checkpoint_every: 3, keep_checkpoints: 2, schedule: {kind: constant}}
-parallel: {sharding: zero3, tables: sharded, bucket_mib: 0.01, timeout_s: 60}
-"""
 
 
 def children(process):
@@ -47,13 +31,6 @@ def runs(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_until(done, seconds, what):
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 def checkpoints(output):
@@ -92,12 +69,10 @@ def main():
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        (folder / "train.txt").write_text("".join(f"line {i * 7919 % 1000} of the text\n" for i in range(2000)))
-        (folder / "run.yaml").write_text(CONFIG)
-        output, log = folder / "out", folder / "log"
+        config, output, log = small_run.write(folder), folder / "out", folder / "log"
 
         def start(*arguments):
-            command = [program, str(folder / "run.yaml"), "--nproc", str(RANKS), *arguments]
+            command = [program, str(config), "--nproc", str(RANKS), *arguments]
             return subprocess.Popen(command, stderr=log.open("w"), stdout=subprocess.DEVNULL, env=environment)
 
         last, said, in_saves, in_starts = 0, {}, 0, 0
@@ -110,10 +85,10 @@ def main():
 
             early = last > 0 and choose.random() < 0.2  # while ranks meet, tidy up and load, too
             if early:
-                wait_until(lambda: len(children(launcher.pid)) == RANKS, 60, "all ranks")
+                small_run.wait_for(lambda: len(children(launcher.pid)) == RANKS, 60, "all ranks", log)
                 time.sleep(choose.uniform(0, 2))
             else:
-                wait_until(has_saved, 120, "a new checkpoint")
+                small_run.wait_for(has_saved, 120, "a new checkpoint", log)
             if early:
                 pass
             elif choose.random() < 0.5:
@@ -135,7 +110,7 @@ def main():
             for pid in {"one": [choose.choice(ranks)], "launcher": [launcher.pid], "all": [*ranks, launcher.pid]}[victim]:
                 os.kill(pid, signal.SIGKILL)
             code = launcher.wait(timeout=60)
-            wait_until(lambda: not any(runs(pid) for pid in ranks), 60, "the end of all ranks")
+            small_run.wait_for(lambda: not any(runs(pid) for pid in ranks), 60, "the end of all ranks", log)
             if victim == "one":
                 assert code == 1, f"exit code {code}: {log.read_text()}"
                 errors = [line for line in log.read_text().splitlines() if line.startswith("blt_train: ")]

@@ -1,5 +1,7 @@
 // blt_train with several ranks, as a user starts, stops and kills it.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -205,6 +207,54 @@ TEST_F(BltTrainRanks, AnErrorOfAllRanksIsSaidOnce) {
   const ToolResult config = train("new", "--nproc 3 model.local_dimm=3");
   EXPECT_EQ(config.exit_code, 1);
   EXPECT_EQ(errors_in(config.err).size(), 1u) << config.err;
+}
+
+// Under torchrun, whose store outlives the ranks, and srun, under which rank 0 keeps it.
+TEST_F(BltTrainRanks, AWrongConfigIsSaidOnce) {
+  const auto store = tcp_store({.is_server = true});
+  for (const bool launcher_keeps_store : {true, false}) {
+    const std::vector<pid_t> ranks =
+        start_ranks(3, launcher_keeps_store ? store->getPort() : 29623, "model.local_dimm=3",
+                    launcher_keeps_store ? "TORCHELASTIC_USE_AGENT_STORE=True" : "");
+    for (const pid_t rank : ranks) EXPECT_EQ(exit_code_of(rank), 1);
+    const std::string said = said_by_ranks(3);
+    ASSERT_EQ(errors_in(said).size(), 1u) << said;
+    EXPECT_NE(said.find("model.local_dimm is not a known key"), std::string::npos) << said;
+  }
+}
+
+// Such as one that sees another file: the others do not wait for it.
+TEST_F(BltTrainRanks, AConfigThatOneRankCannotReadEndsAll) {
+  const auto start_time = std::chrono::steady_clock::now();
+  const pid_t first = start_rank(0, 2, 29624, "parallel.start_timeout_s=100");
+  const pid_t second = start_rank(1, 2, 29624, "parallel.start_timeout_s=100 model.local_dimm=3");
+  EXPECT_EQ(exit_code_of(first), 1);
+  EXPECT_EQ(exit_code_of(second), 1);
+  EXPECT_EQ(content_of(folder_ / "log0"), "");
+  EXPECT_EQ(errors_in(content_of(folder_ / "log1")).size(), 1u) << content_of(folder_ / "log1");
+  EXPECT_LT(std::chrono::steady_clock::now() - start_time, std::chrono::seconds(60));
+}
+
+TEST_F(BltTrainRanks, ASignalBeforeAnythingIsBegunStopsAllInGoodOrder) {
+  for (const int signal : {SIGTERM, SIGUSR1}) {
+    const pid_t launcher = start("early", "--nproc 3");
+    ASSERT_TRUE(becomes([&] { return !ranks_of(launcher).empty(); }));
+    kill(launcher, signal);  // the ranks are programs that are only being loaded
+    EXPECT_EQ(exit_code_of(launcher), 3) << content_of(folder_ / "log");
+    EXPECT_EQ(errors_in(content_of(folder_ / "log")).size(), 0u) << content_of(folder_ / "log");
+  }
+}
+
+TEST_F(BltTrainRanks, ASignalWhileTheConfigIsReadStopsInGoodOrder) {
+  const fs::path config = folder_ / "slow.yaml";
+  ASSERT_EQ(mkfifo(config.c_str(), 0600), 0);
+  const pid_t process = TrainRunTest::start(config.string());
+  int writer = -1;
+  ASSERT_TRUE(becomes([&] { return (writer = open(config.c_str(), O_WRONLY | O_NONBLOCK)) >= 0; }));
+  kill(process, SIGTERM);  // it waits for the first byte
+  EXPECT_EQ(exit_code_of(process), 3);
+  close(writer);
+  EXPECT_EQ(content_of(folder_ / "log"), "stopped before anything was begun\n");
 }
 
 TEST_F(BltTrainRanks, ARankThatNeverComesIsNamed) {

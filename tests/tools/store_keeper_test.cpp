@@ -18,12 +18,6 @@ const std::string kRun =
 
 class StoreKeeper : public TrainRanksTest {
  protected:
-  // What ranks of start_ranks() said.
-  std::string said(size_t ranks) const {
-    std::string text;
-    for (size_t rank = 0; rank < ranks; ++rank) text += content_of(folder_ / ("log" + std::to_string(rank)));
-    return text;
-  }
   static void expect_once(const std::string& text, const std::string& part) {
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
     EXPECT_EQ(text.find(part), text.rfind(part)) << part << "\n" << text;
@@ -38,8 +32,8 @@ class StoreKeeper : public TrainRanksTest {
     EXPECT_EQ(exit_code_of(ranks[2]), 1);
     kill(ranks[0], SIGKILL);
     status_of(ranks[0]);
-    const std::vector<std::string> errors = errors_in(said(3));
-    ASSERT_EQ(errors.size(), 1u) << said(3);
+    const std::vector<std::string> errors = errors_in(said_by_ranks(3));
+    ASSERT_EQ(errors.size(), 1u) << said_by_ranks(3);
     EXPECT_NE(
         errors[0].find("rank 0, which keeps the store at 127.0.0.1:" + std::to_string(port) + ", " + what),
         std::string::npos)
@@ -77,10 +71,10 @@ TEST_F(StoreKeeper, RanksOfALauncherThatIsGoneSaveAndStop) {
                                                "TORCHELASTIC_USE_AGENT_STORE=True");
   wait_for(folder_ / "out/metrics.jsonl");
   store.reset();
-  for (const pid_t rank : ranks) EXPECT_EQ(exit_code_of(rank), 3) << said(2);
-  expect_once(said(2), "the launcher, which keeps the store at 127.0.0.1:");
-  expect_once(said(2), "is gone");
-  EXPECT_TRUE(fs::exists(folder_ / "out/latest/config.json")) << said(2);
+  for (const pid_t rank : ranks) EXPECT_EQ(exit_code_of(rank), 3) << said_by_ranks(2);
+  expect_once(said_by_ranks(2), "the launcher, which keeps the store at 127.0.0.1:");
+  expect_once(said_by_ranks(2), "is gone");
+  EXPECT_TRUE(fs::exists(folder_ / "out/latest/config.json")) << said_by_ranks(2);
 }
 
 }  // namespace

@@ -53,6 +53,12 @@ class TrainRanksTest : public TrainRunTest {
     return started;
   }
 
+  std::string said_by_ranks(int64_t ranks) const {
+    std::string text;
+    for (int64_t rank = 0; rank < ranks; ++rank) text += content_of(folder_ / ("log" + std::to_string(rank)));
+    return text;
+  }
+
   static int exit_code_of(pid_t process) {
     const int status = status_of(process);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;

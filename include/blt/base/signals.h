@@ -7,7 +7,7 @@ namespace blt {
 // not where it is ignored, as under nohup) only sets the flag; a second SIGINT
 // ends the process at once (exit code 130). first_words: what the first one writes, with a line break, to standard error; must outlive
 // the process's signals. Call it once a program can stop in good order; before, and in programs that never do, a signal
-// ends them as usual.
+// ends them as usual; one that whoever started the process had held back (blocked) until now, comes here. Call it while there is one thread.
 void catch_stop_signals(const char* first_words = "");
 
 // Whether a signal has come. Thread-safe.

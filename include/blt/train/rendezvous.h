@@ -51,6 +51,10 @@ struct GroupTimeouts {
 // as a stop signal does, and one rank says so.
 std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeouts);
 
+// Of a rank that cannot join because of what is wrong with its own settings, most often those of all ranks: whether it says so, or another
+// does. Ranks that wait for it learn of it. Returns within seconds.
+bool claim_failure(const RankPlace& place, const std::string& message);
+
 // This rank failed because of another, which has said why: there is nothing to add.
 class FailureTold : public Error {
  public:
