@@ -63,7 +63,7 @@ class C10dGroup::Running : public Group::Transfer {
 };
 
 C10dGroup::C10dGroup(std::map<c10::DeviceType, Transport> transports, std::unique_ptr<RankStore> store,
-                     double timeout_s, EndProcess end_process)
+                     c10::intrusive_ptr<c10d::Store> listening, double timeout_s, EndProcess end_process)
     : Group(store->place().rank, store->place().ranks),
       transports_(std::move(transports)),
       timeout_s_(timeout_s),
@@ -75,7 +75,8 @@ C10dGroup::C10dGroup(std::map<c10::DeviceType, Transport> transports, std::uniqu
                         return fmt::format("{} {}", transfers_, last_);
                       },
                   .patience = to_milliseconds(timeout_s),
-                  .on_lost = [this] { stop_without_launcher(*store_); }});
+                  .on_lost = [this] { stop_without_launcher(*store_); }},
+                 std::move(listening));
 }
 
 const C10dGroup::Transport& C10dGroup::transport_of(const at::Tensor& tensor) const {

@@ -27,9 +27,10 @@ class C10dGroup : public Group {
   };
   // Is called on another thread, and ends the process. Message: what is to be said; empty: another rank has said it.
   using EndProcess = std::function<void(const std::string& message)>;
-  // timeout_s: how long a transfer may take, for messages, and for the devices' transfers; the others' backends know theirs.
+  // listening: another connection to the store. timeout_s: how long a transfer may take, for messages, and for the devices' transfers; the
+  // others' backends know theirs.
   C10dGroup(std::map<c10::DeviceType, Transport> transports, std::unique_ptr<RankStore> store,
-            double timeout_s, EndProcess end_process);
+            c10::intrusive_ptr<c10d::Store> listening, double timeout_s, EndProcess end_process);
 
   Pending sum(const at::Tensor& tensor, std::string_view what) override;
   Pending broadcast(const at::Tensor& tensor, int64_t root, std::string_view what) override;

@@ -32,7 +32,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kCame = "came";
 // What c10d bounds itself ends by then.
-constexpr milliseconds kMargin(2000);
+constexpr milliseconds kMargin(5000);
 
 std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s) {
   const auto connect = [=] {
@@ -101,13 +101,18 @@ void meet(RankStore& store, double timeout_s) {
 }
 
 // Gloo finds out in the store where the others are, and waits without an end for a store that does not answer.
-c10::intrusive_ptr<c10d::Backend> connect(RankStore& store, const GroupTimeouts& timeouts) {
+struct Connected {
+  c10::intrusive_ptr<c10d::Backend> gloo;
+  c10::intrusive_ptr<c10d::Store> store;  // by a connection of its own: Gloo's questions may take long
+};
+Connected connect(RankStore& store, const GroupTimeouts& timeouts) {
   constexpr milliseconds kLook(500);
-  auto gloo = aside([meeting = store.store(), place = store.place(), timeouts] {
-    return make_gloo(meeting->clone(), place, to_milliseconds(timeouts.transfer_s));
+  auto connected = aside([meeting = store.store(), place = store.place(), timeouts]() -> Connected {
+    const c10::intrusive_ptr<c10d::Store> own = meeting->clone();
+    return {.gloo = make_gloo(own, place, to_milliseconds(timeouts.transfer_s)), .store = own};
   });
   const auto end = Clock::now() + to_milliseconds(timeouts.start_s) + kMargin;
-  while (!is_there(gloo, kLook)) {
+  while (!is_there(connected, kLook)) {
     if (const auto told = store.failure({})) throw FailureTold(*told);
     if (Clock::now() < end) continue;
     const std::string late = fmt::format(
@@ -115,7 +120,7 @@ c10::intrusive_ptr<c10d::Backend> connect(RankStore& store, const GroupTimeouts&
     fail(store, store.all_announced(kCame) ? late : fmt::format("{}; {}", store.loss(), late));
   }
   try {
-    return gloo.get();
+    return connected.get();
   } catch (const std::exception& e) {
     fail(store, e.what());
   }
@@ -138,17 +143,17 @@ std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeout
   std::unique_ptr<RankStore> store = reach_store(place, timeouts.start_s);
   meet(*store, timeouts.start_s);
   store->find_spare();
-  const auto gloo = connect(*store, timeouts);
+  const Connected connected = connect(*store, timeouts);
   const auto nccl = [meeting = store->store(), place, timeout = to_milliseconds(timeouts.transfer_s)] {
     const auto own = in_time([meeting] { return meeting->clone(); }, timeout);
     if (!own) throw Error(describe(Loss::kSilent, place));
     return make_nccl(*own, place, timeout);
   };
   std::map<c10::DeviceType, C10dGroup::Transport> transports;
-  transports[c10::kCPU] = {.make = [gloo] { return gloo; }};
+  transports[c10::kCPU] = {.make = [gloo = connected.gloo] { return gloo; }};
   transports[c10::kCUDA] = {.make = nccl, .is_of_device = true};
-  return std::make_shared<C10dGroup>(std::move(transports), std::move(store), timeouts.transfer_s,
-                                     end_process);
+  return std::make_shared<C10dGroup>(std::move(transports), std::move(store), connected.store,
+                                     timeouts.transfer_s, end_process);
 }
 
 bool claim_failure(const RankPlace& place, const std::string& message) {

@@ -138,8 +138,9 @@ void RankStore::find_spare() {
   if (address && *address) spare_ = std::make_unique<SpareStore>(place_, **address);
 }
 
-void RankStore::listen(Listening to) {
-  listening_ = std::thread([this, to = std::move(to)] { hear(to); });
+void RankStore::listen(Listening to, c10::intrusive_ptr<c10d::Store> connection) {
+  listening_ =
+      std::thread([this, to = std::move(to), connection = std::move(connection)] { hear(to, connection); });
 }
 
 bool RankStore::ends_within(milliseconds time) {
@@ -147,7 +148,7 @@ bool RankStore::ends_within(milliseconds time) {
   return end_.wait_for(lock, time, [this] { return ending_; });
 }
 
-void RankStore::hear(const Listening& to) {
+void RankStore::hear(const Listening& to, const c10::intrusive_ptr<c10d::Store>& store) {
   constexpr milliseconds kInterval(500);
   bool is_lost = false;
   const auto lose = [&] {
@@ -162,10 +163,6 @@ void RankStore::hear(const Listening& to) {
     return true;
   };
   try {
-    // A connection of its own, which no other question keeps waiting.
-    auto connection = aside([store = store_] { return store->clone(); });
-    if (!is_answered(connection)) return;
-    const c10::intrusive_ptr<c10d::Store> store = connection.get();
     for (bool alarm = false; !alarm;) {
       if (ends_within(kInterval)) return;
       auto answer = aside([store] { return store->check({kAlarmKey}); });

@@ -46,8 +46,8 @@ class RankStore {
     std::chrono::milliseconds patience;  // with a store that does not answer
     std::function<void()> on_lost;       // called once, where it is lost
   };
-  // From now on a thread listens to the store.
-  void listen(Listening to);
+  // From now on a thread listens to the store, by a connection of its own, which no other question keeps waiting.
+  void listen(Listening to, c10::intrusive_ptr<c10d::Store> connection);
   // Asks all ranks, and waits that long for those that answer. What each is doing, none of those that do not answer. No ranks: the store
   // is lost.
   std::vector<std::optional<std::string>> ask_all(std::chrono::milliseconds wait);
@@ -73,7 +73,7 @@ class RankStore {
   template <class Question>
   auto ask(Question question, std::chrono::milliseconds patience) const
       -> std::optional<decltype(question(std::declval<c10d::Store&>()))>;
-  void hear(const Listening& to);
+  void hear(const Listening& to, const c10::intrusive_ptr<c10d::Store>& store);
   bool ends_within(std::chrono::milliseconds time);
   // The rank that keeps the store stays until the others have read what they want to know, for seconds at most.
   void linger();

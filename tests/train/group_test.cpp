@@ -240,7 +240,7 @@ TEST(Group, SaysWhoKeepsAStoreThatDoesNotAnswer) {
   of_launcher.launcher_keeps_store = true;
   EXPECT_MESSAGE(join(of_launcher, {.start_s = 1, .transfer_s = 1}),
                  "rank 1 of 2: the launcher, which keeps ");
-  EXPECT_LT(seconds_since(start), 20);
+  EXPECT_LT(seconds_since(start), 60);
 }
 
 TEST(Group, NamesTheRankAndTheTransferThatAreStuck) {
