@@ -1,4 +1,7 @@
 // Times generation: how long bytes after a prompt take, the prompt's reading included, and what one byte costs at a place.
+//
+//   build/release/bench/generate --shape small
+//   build/cuda/bench/generate --shape 1b --device cuda --dtype bfloat16        not yet run
 #include <algorithm>
 #include <chrono>
 #include <iostream>
@@ -13,6 +16,8 @@
 #include "blt/base/tool.h"
 #include "blt/generate/generator.h"
 #include "blt/io/model_dir.h"
+#include "blt/model/compute.h"
+#include "blt/model/device.h"
 
 namespace blt {
 namespace {
@@ -22,6 +27,8 @@ struct Options {
   std::optional<std::string> shape;
   std::optional<std::filesystem::path> text;
   std::optional<int64_t> patch_bytes;
+  std::string device = "cpu";
+  Compute dtype = Compute::kFloat32;
   int64_t prompt_ids = 128;
   int64_t max_bytes = 128;
   int64_t repeats = 5;
@@ -30,7 +37,9 @@ struct Options {
   static void fields(auto& self, auto&& field) {
     field("model", self.model, "The directory of a Byte Latent Transformer.");
     field("shape", self.shape,
-          "Instead: a random model of this shape, small or tiny, in patches of 4 bytes.");
+          "Instead: a random model of this shape, 1b, 400m, small or tiny, in patches of 4 bytes.");
+    field("device", self.device, "Where to compute: cpu, cuda, or one of several such as cuda:1.");
+    field("dtype", self.dtype, "What to compute in; on the CPU float32.");
     field("patch_bytes", self.patch_bytes,
           "Patches of this many bytes, whatever the entropies say (they are computed all the same).",
           at_least(1));
@@ -46,7 +55,11 @@ struct Options {
   static constexpr Positional kPositional[] = {{"model", "MODEL_DIR"}};
   void validate(Errors& errors) const {
     if (model.has_value() == shape.has_value()) errors.add("model", "give MODEL_DIR or --shape");
-    if (shape && *shape != "small" && *shape != "tiny") errors.add("shape", "is small or tiny");
+    if (shape && *shape != "1b" && *shape != "400m" && *shape != "small" && *shape != "tiny")
+      errors.add("shape", "is 1b, 400m, small or tiny");
+    if (!is_device_name(device)) errors.add("device", kDeviceNames);
+    if (device == "cpu" && dtype != Compute::kFloat32)
+      errors.add("dtype", "is float32 on the cpu; bfloat16 goes with --device cuda");
   }
 };
 
@@ -59,12 +72,18 @@ std::shared_ptr<const Patcher> patches_of(int64_t bytes) {
   return rule_patcher([bytes, count = int64_t{0}](int32_t, float) mutable { return ++count % bytes == 0; });
 }
 
-Generator make_generator(const Options& options) {
+template <class Module>
+void prepare(Module& model, at::Device device, Compute dtype) {
+  model->to(device, dtype == Compute::kBfloat16 ? at::kBFloat16 : at::kFloat);
+  freeze(*model);
+}
+
+Generator make_generator(const Options& options, at::Device device) {
   Blt blt{nullptr};
   EntropyModel entropy_model{nullptr};
   std::shared_ptr<const Patcher> patcher;
   if (options.shape) {
-    blt = Blt(bench::shape(*options.shape));
+    blt = bench::make_model(bench::shape(*options.shape), device);
     entropy_model = EntropyModel(bench::entropy_shape(*options.shape));
     patcher = patches_of(4);
   } else {
@@ -74,13 +93,14 @@ Generator make_generator(const Options& options) {
     patcher = make_patcher(loaded.config.patching);
   }
   if (options.patch_bytes) patcher = patches_of(*options.patch_bytes);
-  freeze(*blt);
-  if (!entropy_model.is_empty()) freeze(*entropy_model);
+  prepare(blt, device, options.dtype);
+  if (!entropy_model.is_empty()) prepare(entropy_model, device, options.dtype);
   return Generator(blt, entropy_model, patcher);
 }
 
 void run(const Options& options) {
-  const Generator generator = make_generator(options);
+  const at::Device device = find_device(options.device, "--device " + options.device);
+  const Generator generator = make_generator(options, device);
   const std::string text = options.text ? read_file(*options.text) : bench::kText;
   std::string prompt;
   while (static_cast<int64_t>(prompt.size()) + 1 < options.prompt_ids + options.max_bytes) prompt += text;
@@ -117,7 +137,9 @@ void run(const Options& options) {
     std::sort(values.begin(), values.end());
     return values[values.size() / 2];
   };
-  std::cout << nlohmann::ordered_json{{"prompt_ids", options.prompt_ids},
+  std::cout << nlohmann::ordered_json{{"device", device.str()},
+                                      {"dtype", std::string(name(options.dtype))},
+                                      {"prompt_ids", options.prompt_ids},
                                       {"max_bytes", options.max_bytes},
                                       {"seconds", median(total)},
                                       {"seconds_all", total},

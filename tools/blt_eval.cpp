@@ -33,7 +33,7 @@ void run(const EvalOptions& options) {
   source.format = options.format;
   Documents documents(find_files(source),
                       {.sequence_bytes = options.step(), .text_field = options.text_field, .file_order = {}});
-  const EvaluatedModel model = evaluated(open_model(options.model, device), device);
+  const EvaluatedModel model = evaluated(open_model(options.model, device, at::kCPU), device);
 
   std::optional<PerByteTable> table;
   std::optional<LogitsFile> logits;

@@ -7,6 +7,7 @@
 #include "blt/base/files.h"
 #include "blt/base/tool.h"
 #include "blt/generate/generator.h"
+#include "blt/model/device.h"
 #include "tools/generate_options.h"
 #include "tools/ready_model.h"
 
@@ -30,8 +31,9 @@ Generator generator_of(ReadyModel model) {
 }
 
 void run(const GenerateToolOptions& options) {
+  const at::Device device = find_device(options.device, "--device " + options.device);
   const std::vector<int32_t> prompt = ids_of(prompt_of(options));
-  const Generator generator = generator_of(open_model(options.model, at::kCPU));
+  const Generator generator = generator_of(open_model(options.model, device, device));
   const GenerateOptions how{
       .max_bytes = options.max_bytes, .ignore_eos = options.ignore_eos, .sampler = options};
   generate(generator, prompt, how, [](uint8_t byte) { std::cout.put(static_cast<char>(byte)).flush(); });

@@ -9,6 +9,7 @@
 
 #include "blt/base/tool.h"
 #include "blt/generate/sampler.h"
+#include "blt/model/device.h"
 
 namespace blt {
 
@@ -18,6 +19,7 @@ struct GenerateToolOptions : SamplerConfig {
   std::optional<std::filesystem::path> prompt_file;
   int64_t max_bytes = 0;
   bool ignore_eos = false;
+  std::string device = "cpu";
 
   static void fields(auto& self, auto&& field) {
     field("model", self.model,
@@ -29,10 +31,14 @@ struct GenerateToolOptions : SamplerConfig {
           "Bytes to generate at most; a special id that the model chooses counts as one and is not printed.",
           at_least(1));
     field("ignore_eos", self.ignore_eos, "Go on when the model says that the document ends.");
+    field("device", self.device,
+          "Where to compute, the entropy model too: cpu, cuda, or one of several such as cuda:1. Rounding "
+          "differs between them, so a choice that hangs by it may be another.");
     SamplerConfig::fields(self, field);
   }
   void validate(Errors& errors) const {
     SamplerConfig::validate(errors);
+    if (!is_device_name(device)) errors.add("device", kDeviceNames);
     if (prompt && prompt_file) errors.add("prompt_file", "cannot be given together with --prompt");
     if (!prompt && !prompt_file)
       errors.add("", "--prompt or --prompt-file is missing; --prompt '' starts from nothing");

@@ -15,7 +15,7 @@ EntropyModel frozen(EntropyModel model, at::Device device) {
 // entropy_model: frozen; null where there is none.
 ReadyPatching ready_patching(const PatchingConfig& config, const EntropyModel& entropy_model) {
   ReadyPatching ready{.config = config, .patcher = make_patcher(config)};
-  if (entropy_model.is_empty()) return ready;
+  if (entropy_model.is_empty() || !entropy_model->parameters().front().is_cpu()) return ready;
   EntropyModelSource::Options how;
   how.reset_at_newline = config.resets_at_newline();
   ready.entropies = std::make_shared<EntropyModelSource>(entropy_model, how);
@@ -24,7 +24,7 @@ ReadyPatching ready_patching(const PatchingConfig& config, const EntropyModel& e
 
 }  // namespace
 
-ReadyModel open_model(const std::filesystem::path& folder, at::Device device) {
+ReadyModel open_model(const std::filesystem::path& folder, at::Device device, at::Device entropy_device) {
   ReadyModel ready;
   if (read_model_kind(folder) == ModelKind::kEntropyModel) {
     ready.entropy_model = frozen(load_entropy_model(folder), device);
@@ -34,7 +34,7 @@ ReadyModel open_model(const std::filesystem::path& folder, at::Device device) {
   ready.blt = loaded.blt;
   ready.blt->to(device);
   ready.blt->eval();
-  if (!loaded.entropy_model.is_empty()) ready.entropy_model = frozen(loaded.entropy_model, at::kCPU);
+  if (!loaded.entropy_model.is_empty()) ready.entropy_model = frozen(loaded.entropy_model, entropy_device);
   ready.patching = ready_patching(loaded.config.patching, ready.entropy_model);
   return ready;
 }

@@ -20,7 +20,7 @@ struct ReadyPatching {
   PatchingConfig config = {};
   std::shared_ptr<const Patcher> patcher = nullptr;
   std::shared_ptr<EntropySource> entropies =
-      nullptr;  // null where there is no entropy model, or nobody asks it
+      nullptr;  // null where there is no entropy model on the CPU, or nobody asks it
 };
 
 struct ReadyModel {
@@ -31,9 +31,9 @@ struct ReadyModel {
 
 // Both throw blt::Error as blt/io/model_dir.h does.
 
-// device: of the Byte Latent Transformer, or of an entropy model alone. A Byte Latent Transformer's entropy model stays on the CPU: where
-// patches start, and so what is measured, may not depend on the machine.
-ReadyModel open_model(const std::filesystem::path& folder, at::Device device);
+// device: of the Byte Latent Transformer, or of an entropy model alone. entropy_device: of the entropy model inside a Byte Latent Transformer; on
+// the CPU, where patches start, and so what is measured, does not depend on the machine.
+ReadyModel open_model(const std::filesystem::path& folder, at::Device device, at::Device entropy_device);
 // Reads no weights but the entropy model's, and those only where the rule needs entropies. Throws blt::Error for an entropy model alone.
 ReadyPatching open_patching(const std::filesystem::path& folder);
 

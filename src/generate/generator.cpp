@@ -8,12 +8,14 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <optional>
 #include <unordered_set>
 #include <utility>
 
 #include "blt/base/error.h"
 #include "blt/ops/cross_entropy.h"
 #include "generate/sequence_state.h"
+#include "model/sent.h"
 
 namespace blt {
 namespace {
@@ -34,14 +36,37 @@ at::Tensor int32_tensor(const std::vector<int32_t>& values) {
   return result;
 }
 
-void check_model(const torch::nn::Module& model) {
+at::Tensor on_device(const std::vector<int32_t>& values, at::Device device) {
+  return sent(int32_tensor(values), device);
+}
+
+Segments segments_on(const std::vector<int64_t>& lengths, at::Device device) {
+  Segments segments = Segments::from_lengths(lengths);
+  segments.offsets = sent(segments.offsets, device);
+  return segments;
+}
+
+// The device that it is on.
+at::Device check_model(const torch::nn::Module& model) {
   TORCH_CHECK(!model.is_training(), "Generator: a model is in training mode (eval())");
-  for (const at::Tensor& parameter : model.parameters()) {
+  const std::vector<at::Tensor> parameters = model.parameters();
+  const at::Tensor& first = parameters.front();
+  for (const at::Tensor& parameter : parameters) {
     TORCH_CHECK(!parameter.requires_grad(), "Generator: a model is not frozen (blt::freeze)");
-    TORCH_CHECK(parameter.device().is_cpu() && parameter.scalar_type() == at::kFloat,
-                "Generator: a model must be float32 on the CPU, is ", parameter.scalar_type(), " on ",
-                parameter.device());
+    TORCH_CHECK(parameter.device() == first.device() && parameter.scalar_type() == first.scalar_type(),
+                "Generator: a model must be on one device in one type, is ", first.scalar_type(), " on ",
+                first.device(), " and ", parameter.scalar_type(), " on ", parameter.device());
   }
+  TORCH_CHECK(!first.device().is_cpu() || first.scalar_type() == at::kFloat,
+              "Generator: on the CPU a model must be float32, is ", first.scalar_type());
+  return first.device();
+}
+
+// Of the id that follows each row's, [N] float32 on its way to the host.
+Fetched entropies_of(const at::Tensor& logits) {
+  const at::Tensor none =
+      at::full({logits.size(0)}, kIgnore, at::TensorOptions(at::kInt).device(logits.device()));
+  return Fetched(ops::cross_entropy(logits, none).entropy);
 }
 
 // The embeddings [N, C] of each sequence's last id, from those ids that its n-grams reach back to, none before
@@ -58,10 +83,13 @@ at::Tensor embed_last(NgramEmbedding& embedding, const std::vector<State*>& sequ
     lengths.push_back(s->size() - from);
     last.push_back(static_cast<int32_t>(ids.size()) - 1);
   }
-  const at::Tensor rows = embedding(int32_tensor(ids), Segments::from_lengths(lengths));
+  const at::Device device = embedding->byte_table.device();
+  const at::Tensor rows = embedding(on_device(ids, device), segments_on(lengths, device));
   if (rows.size(0) == static_cast<int64_t>(sequences.size())) return rows;
-  return sequences.size() == 1 ? rows.narrow(0, last[0], 1) : rows.index_select(0, int32_tensor(last));
+  return sequences.size() == 1 ? rows.narrow(0, last[0], 1) : rows.index_select(0, on_device(last, device));
 }
+
+int64_t last_position(const State& s) { return s.size() - 1; }
 
 // The context of one new row for each sequence, at position(state) of it.
 template <class Position>
@@ -70,7 +98,7 @@ AttentionContext next_context(Layers& layers, NextRows& store, const std::vector
   std::vector<int32_t> positions;
   for (const State* s : sequences) positions.push_back(static_cast<int32_t>(position(*s)));
   const int64_t length = 1 + *std::max_element(positions.begin(), positions.end());
-  return layers->context(int32_tensor(positions), length, store, like);
+  return layers->context(on_device(positions, like.device()), length, store, like);
 }
 
 NextRows next_rows(const std::vector<State*>& sequences, StackCaches State::*caches) {
@@ -114,10 +142,12 @@ void check_ids(const std::vector<int32_t>& ids) {
                 kVocabulary);
 }
 
-// Row i of logits to sequence i.
+// Row i of logits to sequence i, on the host.
 void hand_out(const at::Tensor& logits, const std::vector<State*>& sequences) {
+  const Fetched fetched(logits.to(at::kFloat));
+  const at::Tensor& rows = fetched.wait();
   for (size_t i = 0; i < sequences.size(); ++i)
-    sequences[i]->logits = logits.select(0, static_cast<int64_t>(i)).to(at::kFloat);
+    sequences[i]->logits = rows.select(0, static_cast<int64_t>(i));
 }
 
 }  // namespace
@@ -144,18 +174,18 @@ Generator::Generator(Blt model, EntropyModel entropy_model, std::shared_ptr<cons
       patcher_(std::move(patcher)),
       options_(options) {
   TORCH_CHECK(!model_.is_empty() && patcher_ != nullptr, "Generator: there is no model, or no patcher");
-  check_model(*model_);
+  device_ = check_model(*model_);
   static_cast<void>(patcher_->rule());  // refuses rules that look ahead
   if (!patcher_->needs_entropies())
     entropy_model_ = EntropyModel(nullptr);
   else if (entropy_model_.is_empty())
     throw Error("the patches of this model need entropies, but it has no entropy model");
-  if (!entropy_model_.is_empty()) check_model(*entropy_model_);
+  if (!entropy_model_.is_empty()) entropy_device_ = check_model(*entropy_model_);
 }
 
 Generator::Generator(EntropyModel model) : entropy_model_(std::move(model)) {
   TORCH_CHECK(!entropy_model_.is_empty(), "Generator: there is no model");
-  check_model(*entropy_model_);
+  entropy_device_ = check_model(*entropy_model_);
 }
 
 std::vector<GeneratedSequence> Generator::prefill(const std::vector<std::vector<int32_t>>& prompts) const {
@@ -207,15 +237,14 @@ void Generator::prefill_entropies(const std::vector<State*>& sequences) const {
     last.push_back(static_cast<int32_t>(first) - 1);
   }
   EntropyModelImpl& model = *entropy_model_;
-  const Segments documents = Segments::from_lengths(contexts);
-  const at::Tensor h = model.embedding->forward(int32_tensor(ids), documents);
+  const Segments documents = segments_on(contexts, entropy_device_);
+  const at::Tensor h = model.embedding->forward(on_device(ids, entropy_device_), documents);
   AttentionContext context = model.layers->context(documents, h);
   context.store = &store;
   const at::Tensor logits = model.forward_in(h, context);
-  if (model_.is_empty()) return hand_out(logits.index_select(0, int32_tensor(last)), sequences);
-  const at::Tensor entropies =
-      ops::cross_entropy(logits, at::full({logits.size(0)}, kIgnore, at::kInt)).entropy;
-  const float* next = entropies.const_data_ptr<float>();
+  if (model_.is_empty()) return hand_out(logits.index_select(0, on_device(last, entropy_device_)), sequences);
+  const Fetched entropies = entropies_of(logits);
+  const float* next = entropies.wait().const_data_ptr<float>();
   for (State* s : sequences) {
     s->entropies.assign(next, next + s->size());
     next += s->size();
@@ -231,7 +260,7 @@ void Generator::prefill_patches(const std::vector<State*>& sequences) const {
         s->starts.push_back(i + 1);
     list.push_back({s->ids, s->starts, {}});
   }
-  const Batch batch = Batch::pack(list);
+  const Batch batch = Batch::pack(list).to(device_);
   LocalEncoderImpl& encoder = *model_->local_encoder;
   LocalDecoderImpl& decoder = *model_->local_decoder;
 
@@ -260,7 +289,7 @@ void Generator::prefill_patches(const std::vector<State*>& sequences) const {
   context = decoder.layers->context(batch.documents, h);
   context.store = &decoder_rows;
   const at::Tensor out = decoder.decode(states.back(), memory, batch.readers, context);
-  hand_out(model_->logits(out.index_select(0, int32_tensor(last))), sequences);
+  hand_out(model_->logits(out.index_select(0, on_device(last, device_))), sequences);
 
   for (size_t i = 0; i < sequences.size(); ++i) {
     State& s = *sequences[i];
@@ -284,13 +313,13 @@ void Generator::step(const std::vector<GeneratedSequence*>& sequences,
   if (states.empty()) return;
   for (size_t i = 0; i < states.size(); ++i) states[i]->ids.push_back(ids[i]);
   if (model_.is_empty()) return hand_out(step_entropy_model(states), states);
-  at::Tensor entropies;
-  if (!entropy_model_.is_empty())
-    entropies = ops::cross_entropy(step_entropy_model(states),
-                                   at::full({static_cast<int64_t>(states.size())}, kIgnore, at::kInt))
-                    .entropy;
-  decide_patches(states, entropies);
-  step_bytes(states);
+  std::optional<Fetched> entropies;
+  if (!entropy_model_.is_empty()) entropies.emplace(entropies_of(step_entropy_model(states)));
+  // The encoder does not need them: a device has its row to compute while the host waits for the entropies.
+  const std::vector<at::Tensor> rows = encode(states);
+  decide_patches(states, entropies ? entropies->wait() : at::Tensor());
+  keep_open(states, rows);
+  decode(states, rows.back());
 }
 
 at::Tensor Generator::step_entropy_model(const std::vector<State*>& sequences) const {
@@ -318,28 +347,32 @@ void Generator::decide_patches(const std::vector<State*>& sequences, const at::T
   }
 }
 
-void Generator::step_bytes(const std::vector<State*>& sequences) const {
+// What the local encoder says about the last ids, as LocalEncoder::states gives it.
+std::vector<at::Tensor> Generator::encode(const std::vector<State*>& sequences) const {
   LocalEncoderImpl& encoder = *model_->local_encoder;
-  LocalDecoderImpl& decoder = *model_->local_decoder;
-  const auto position = [](const State& s) { return s.size() - 1; };
-
   const at::Tensor h = embed_last(encoder.embedding, sequences, [](const State&) { return int64_t{0}; });
-  NextRows encoder_rows = next_rows(sequences, &State::encoder);
-  const std::vector<at::Tensor> states =
-      encoder.states(h, next_context(encoder.layers, encoder_rows, sequences, h, position));
+  NextRows store = next_rows(sequences, &State::encoder);
+  return encoder.states(h, next_context(encoder.layers, store, sequences, h, last_position));
+}
+
+// Adds rows to the open patches, and ends those that are complete.
+void Generator::keep_open(const std::vector<State*>& sequences, const std::vector<at::Tensor>& rows) const {
   std::vector<State*> ended;
   for (size_t i = 0; i < sequences.size(); ++i) {
-    for (size_t j = 0; j < states.size(); ++j)
-      sequences[i]->open[j].append(states[j].narrow(0, static_cast<int64_t>(i), 1));
+    for (size_t j = 0; j < rows.size(); ++j)
+      sequences[i]->open[j].append(rows[j].narrow(0, static_cast<int64_t>(i), 1));
     if (sequences[i]->ends_patch()) ended.push_back(sequences[i]);
   }
   if (!ended.empty()) end_patches(ended);
+}
 
-  NextRows decoder_rows = next_rows(sequences, &State::decoder);
+void Generator::decode(const std::vector<State*>& sequences, const at::Tensor& rows) const {
+  LocalDecoderImpl& decoder = *model_->local_decoder;
+  NextRows store = next_rows(sequences, &State::decoder);
   const at::Tensor out =
-      decoder.decode(states.back(), gather_memory(sequences),
-                     Segments::uniform(static_cast<int64_t>(sequences.size()), 1, h.device()),
-                     next_context(decoder.layers, decoder_rows, sequences, h, position));
+      decoder.decode(rows, gather_memory(sequences),
+                     Segments::uniform(static_cast<int64_t>(sequences.size()), 1, rows.device()),
+                     next_context(decoder.layers, store, sequences, rows, last_position));
   hand_out(model_->logits(out), sequences);
 }
 
@@ -350,7 +383,7 @@ void Generator::end_patches(const std::vector<State*>& sequences) const {
   std::vector<at::Tensor> states;
   for (size_t j = 0; j < sequences[0]->open.size(); ++j)
     states.push_back(gather(sequences, [j](State& s) { return s.open[j].rows(); }));
-  const at::Tensor patches = model_->local_encoder->patches(states, Segments::from_lengths(lengths));
+  const at::Tensor patches = model_->local_encoder->patches(states, segments_on(lengths, device_));
   NextRows store = next_rows(sequences, &State::latent_transformer);
   const at::Tensor latents = model_->latent_transformer->forward_in(
       patches, next_context(model_->latent_transformer->layers, store, sequences, patches,

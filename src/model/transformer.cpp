@@ -18,6 +18,7 @@
 #include "blt/ops/window_attention.h"
 #include "model/computed_again.h"
 #include "model/dropout.h"
+#include "model/sent.h"
 #include "model/trace_range.h"
 
 namespace blt {
@@ -66,9 +67,7 @@ namespace {
 at::Tensor frequencies(int64_t head_dim, double theta, const at::TensorOptions& options) {
   const at::Tensor exponent =
       at::arange(0, head_dim, 2, options.device(at::kCPU)).div_(static_cast<double>(head_dim));
-  const at::Tensor frequency = at::pow(theta, exponent).reciprocal_();
-  const at::Device device = options.device();
-  return device.is_cuda() ? frequency.pin_memory().to(device, /*non_blocking=*/true) : frequency.to(device);
+  return sent(at::pow(theta, exponent).reciprocal_(), options.device());
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "blt/model/ngram_embedding.h"
+#include "model/sent.h"
 #include "train/table_name.h"
 
 namespace blt {
@@ -28,11 +29,6 @@ std::set<std::string> table_names(const torch::nn::Module& module) {
 
 // The module right below the model that a parameter is in: local_encoder.
 std::string module_of(const std::string& parameter) { return parameter.substr(0, parameter.find('.')); }
-
-// A tensor of the host's on another device, without waiting for it.
-at::Tensor sent(const at::Tensor& tensor, at::Device device) {
-  return device.is_cuda() ? tensor.pin_memory().to(device, /*non_blocking=*/true) : tensor.to(device);
-}
 
 // The norm of each dense gradient, in one pass, then of each table's rows.
 std::vector<at::Tensor> tensor_norms(const Gradients& gradients) {

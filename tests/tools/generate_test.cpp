@@ -107,6 +107,14 @@ TEST_F(BltGenerate, AnEntropyModelAloneGenerates) {
   EXPECT_EQ(output_of(arguments), bytes);
 }
 
+// Not yet run where there is a device.
+TEST_F(BltGenerate, PrintsTheSameBytesOnADevice) {
+  const std::string some = model() + " --prompt 'The Byte Latent' --max-bytes 40 --greedy --ignore-eos";
+  if (run("blt_generate", some + " --device cuda").exit_code != 0)
+    return expect_failure(some + " --device cuda", "compute on the cpu");
+  EXPECT_EQ(output_of(some + " --device cuda"), output_of(some));
+}
+
 TEST_F(BltGenerate, SaysWhatIsWrongWithTheCommandLine) {
   expect_wrong_usage("--prompt a", "--max-bytes is missing");
   expect_wrong_usage("--prompt a --max-bytes 0", "max-bytes");
@@ -121,6 +129,7 @@ TEST_F(BltGenerate, SaysWhatIsWrongWithTheCommandLine) {
   expect_wrong_usage("--prompt a --max-bytes 3 --top-k 0", "--top-k must be");
   expect_wrong_usage("--prompt a --max-bytes 3 --top-p 1.5", "top-p");
   expect_wrong_usage("--prompt a --max-bytes 3 --seed -1", "seed");
+  expect_wrong_usage("--prompt a --max-bytes 3 --device gpu", "--device: must be cpu, cuda");
   expect_error("--prompt a --max-bytes 3", "MODEL_DIR is missing", 2);
 }
 

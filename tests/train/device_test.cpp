@@ -2,19 +2,16 @@
 #include "blt/model/device.h"
 
 #include <ATen/ExpandUtils.h>
-#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 #include <torch/library.h>
 #include <torch/torch.h>
 
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,12 +20,10 @@
 #include "blt/train/trainer.h"
 #include "cuda_emulation/kernels.h"
 #include "file_content.h"
+#include "host_reads.h"
 #include "message.h"
 #include "temporary_folder.h"
 #include "train/small_model.h"
-#ifdef BLT_HAS_CUDA
-#include <c10/cuda/CUDAFunctions.h>
-#endif
 
 namespace blt {
 namespace {
@@ -78,36 +73,6 @@ BltConfig with_dropout() {
   config.local_encoder.dropout = config.latent_transformer.dropout = config.ngram.dropout = 0.1;
   return config;
 }
-
-// Counts, while it lives, the operators that wait for a device where there is one: they give a number to the host, or a result whose size
-// only the data says. Not those inside LibTorch's fused AdamW: on the CPU it reads each parameter's step, on CUDA it does not.
-class HostReads {
- public:
-  HostReads() {
-    count = 0;
-    handle_ = at::addGlobalCallback(at::RecordFunctionCallback(see, leave));
-  }
-  ~HostReads() { at::removeCallback(handle_); }
-  static inline std::atomic<int64_t> count = 0;
-
- private:
-  static std::unique_ptr<at::ObserverContext> see(const at::RecordFunction& function) {
-    static const std::set<std::string> kWaiting = {
-        "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero",
-        "aten::masked_select",       "aten::_unique2",   "aten::equal"};
-    if (is_fused(function)) ++inside_fused;
-    if (inside_fused == 0 && kWaiting.count(function.name()) != 0) ++count;
-    return nullptr;
-  }
-  static void leave(const at::RecordFunction& function, at::ObserverContext*) {
-    if (is_fused(function)) --inside_fused;
-  }
-  static bool is_fused(const at::RecordFunction& function) {
-    return std::string_view(function.name()) == "aten::_fused_adamw_";
-  }
-  static inline thread_local int inside_fused = 0;
-  at::CallbackHandle handle_;
-};
 
 TEST(HostReads, AreSeen) {
   const at::Tensor numbers = torch::ones({3});
@@ -378,17 +343,6 @@ TEST_F(OnCuda, ARunSkipsAndStopsAsOnTheCpu) {
 }
 
 #ifdef BLT_HAS_CUDA
-// Whatever waits for the device throws while it lives.
-class SynchronisationIsAnError {
- public:
-  SynchronisationIsAnError() {
-    c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR);
-  }
-  ~SynchronisationIsAnError() {
-    c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);
-  }
-};
-
 TEST_F(OnCuda, AStepDoesNotSynchronise) {
   for (const auto& [name, config] : kinds_of_steps()) {
     Trainer trainer(config, parts_for(model()));

@@ -41,7 +41,7 @@ class GeneratedSequence {
   const std::vector<int64_t>& starts()
       const;  // as in PatchedSequence; empty for a model that reads bytes alone
   const std::vector<float>& entropies() const;  // as Patcher::starts takes them; empty where none are needed
-  const at::Tensor& logits() const;             // [V] float32 about the id that comes next
+  const at::Tensor& logits() const;             // [V] float32 on the CPU, about the id that comes next
 
  private:
   friend class Generator;
@@ -68,7 +68,7 @@ class Generator {
 
   // entropy_model: null where the patcher needs no entropies. Throws blt::Error when the patcher looks ahead
   // (top_k), or needs entropies and there is no entropy model; c10::Error when a model is not frozen, is in
-  // training mode, or is not float32 on the CPU.
+  // training mode, is not on one device in one type, or is on the CPU and not float32.
   Generator(Blt model, EntropyModel entropy_model, std::shared_ptr<const Patcher> patcher, Options options);
   Generator(Blt model, EntropyModel entropy_model, std::shared_ptr<const Patcher> patcher)
       : Generator(std::move(model), std::move(entropy_model), std::move(patcher), Options()) {}
@@ -89,14 +89,17 @@ class Generator {
   void prefill_patches(const std::vector<State*>& sequences) const;
   at::Tensor step_entropy_model(const std::vector<State*>& sequences) const;
   void decide_patches(const std::vector<State*>& sequences, const at::Tensor& entropies) const;
+  std::vector<at::Tensor> encode(const std::vector<State*>& sequences) const;
+  void keep_open(const std::vector<State*>& sequences, const std::vector<at::Tensor>& rows) const;
   void end_patches(const std::vector<State*>& sequences) const;
-  void step_bytes(const std::vector<State*>& sequences) const;
+  void decode(const std::vector<State*>& sequences, const at::Tensor& rows) const;
 
   // Frozen: running them changes nothing.
   mutable Blt model_{nullptr};
   mutable EntropyModel entropy_model_{nullptr};
   std::shared_ptr<const Patcher> patcher_;
   Options options_;
+  at::Device device_ = at::kCPU, entropy_device_ = at::kCPU;  // of each
 };
 
 struct GenerateOptions {
