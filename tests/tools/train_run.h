@@ -58,8 +58,7 @@ train: {accumulate: 2, log_every: 1, schedule: {kind: wsd, warmup: 2, decay: 0.5
 
   // blt_train under way, in a shell that becomes it. What it says goes to the file `log`.
   pid_t start(const std::string& arguments) const {
-    const std::string command =
-        std::string("exec ") + BLT_BIN_DIR + "/blt_train " + arguments + " > " + file("log") + " 2>&1";
+    const std::string command = "exec " BLT_BIN_DIR "/blt_train " + arguments + " > " + file("log") + " 2>&1";
     const char* argv[] = {"sh", "-c", command.c_str(), nullptr};
     pid_t process = -1;
     EXPECT_EQ(posix_spawn(&process, "/bin/sh", nullptr, nullptr, const_cast<char**>(argv), environ), 0);
