@@ -43,7 +43,7 @@ std::unique_ptr<RankStore> reach_store(const RankPlace& place, double timeout_s)
   };
   try {
     const auto store = in_time(connect, to_milliseconds(timeout_s) + kMargin);
-    if (store) return std::make_unique<RankStore>(store_of_attempt(*store, place.attempt), place);
+    if (store) return std::make_unique<RankStore>(store_of_start(*store, place.job, place.attempt), place);
   } catch (const std::exception& e) {
     if (place.keeps_store())
       throw Error(

@@ -133,7 +133,7 @@ class Ranks {
           WTERMSIG(status), strsignal(WTERMSIG(status)),
           WTERMSIG(status) == SIGKILL ? ", as the system does where memory runs out" : "");
     }
-    if (claim_failure(*store_of_attempt(store_, 0), text) && !WIFEXITED(status)) failure.message = text;
+    if (claim_failure(*store_of_start(store_), text) && !WIFEXITED(status)) failure.message = text;
     return failure;
   }
 

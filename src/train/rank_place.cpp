@@ -12,6 +12,7 @@ namespace blt {
 namespace {
 
 constexpr uint16_t kDefaultPort = 29500;
+constexpr int64_t kPortsOfJobs = 10000;  // from there on
 
 // The variables of one launcher.
 struct Launcher {
@@ -77,7 +78,16 @@ std::optional<RankPlace> rank_place(const Environment& environment) {
   const bool one_node = launcher == &kSrun && environment("SLURM_STEP_NUM_NODES").value_or("1") == "1";
   place.local_ranks =
       one_node ? place.ranks : number_or(environment, launcher->local_ranks, 1, place.ranks, 1);
-  place.port = static_cast<uint16_t>(number_or(environment, "MASTER_PORT", 1, 65535, kDefaultPort));
+  int64_t port = kDefaultPort;
+  if (launcher == &kSrun && environment("SLURM_JOB_ID")) {  // two jobs may have the same first machine
+    constexpr int64_t kMost = int64_t{1} << 40;
+    const int64_t job = number(environment, "SLURM_JOB_ID", 0, kMost),
+                  step = number_or(environment, "SLURM_STEP_ID", 0, kMost, 0);
+    place.job = fmt::format("{}.{}", job, step);
+    port += (job + 101 * step) % kPortsOfJobs;
+  }
+  if (launcher == &kMpirun) place.job = environment("PMIX_NAMESPACE").value_or("");
+  place.port = static_cast<uint16_t>(number_or(environment, "MASTER_PORT", 1, 65535, port));
   if (const auto host = environment("MASTER_ADDR"))
     place.host = *host;
   else if (launcher == &kSrun && environment("SLURM_STEP_NODELIST") && !one_node)

@@ -27,10 +27,11 @@ inline c10::intrusive_ptr<c10d::TCPStore> tcp_store(const TcpStorePlace& place) 
   return c10::make_intrusive<c10d::TCPStore>(place.host, options);
 }
 
-// What the ranks of one start see of the store, and its launcher too. Nothing that an earlier start left in it.
-inline c10::intrusive_ptr<c10d::Store> store_of_attempt(const c10::intrusive_ptr<c10d::TCPStore>& store,
-                                                        int64_t attempt) {
-  return c10::make_intrusive<c10d::PrefixStore>("blt/attempt/" + std::to_string(attempt), store);
+// What the ranks of one start of one job see of the store, and its launcher too. Nothing that an earlier start left in it, or another job.
+inline c10::intrusive_ptr<c10d::Store> store_of_start(const c10::intrusive_ptr<c10d::TCPStore>& store,
+                                                      const std::string& job = "", int64_t attempt = 0) {
+  return c10::make_intrusive<c10d::PrefixStore>("blt/job/" + job + "/attempt/" + std::to_string(attempt),
+                                                store);
 }
 
 // For whoever runs a server. It looks up the names of all that connect, which nobody needs: a name server that does not answer holds them for a

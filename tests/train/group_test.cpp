@@ -359,6 +359,18 @@ TEST(RankPlace, IsWhatTheLauncherSays) {
   EXPECT_EQ(first_of("node[1-2]-ib,other"), "node1-ib");
   EXPECT_EQ(first_of("a,b[1-2]"), "a");
   EXPECT_EQ(srun->port, 29500);
+  EXPECT_EQ(srun->job, "");
+  // Two jobs on one machine meet at different places.
+  const auto of_job = [](const std::string& job, const std::string& step) {
+    return *place_in({{"SLURM_PROCID", "0"},
+                      {"SLURM_STEP_NUM_TASKS", "1"},
+                      {"SLURM_JOB_ID", job},
+                      {"SLURM_STEP_ID", step}});
+  };
+  EXPECT_EQ(of_job("4711", "0").job, "4711.0");
+  EXPECT_EQ(of_job("4711", "0").port, 34211);
+  EXPECT_NE(of_job("4711", "1").port, of_job("4711", "0").port);
+  EXPECT_NE(of_job("4712", "0").port, of_job("4711", "0").port);
 
   const auto mpirun = place_in({{"OMPI_COMM_WORLD_RANK", "1"},
                                 {"OMPI_COMM_WORLD_SIZE", "2"},

@@ -149,7 +149,7 @@ std::string last_words(DeviceBackend::Fault fault) {
   const std::vector<std::string> errors = testing::on_ranks(2, [&](const RankPlace& place) {
     const auto backend = c10::make_intrusive<DeviceBackend>(place, fault);
     std::promise<std::string> words;
-    const auto connect = [&] { return store_of_attempt(tcp_store({.port = place.port}), 0); };
+    const auto connect = [&] { return store_of_start(tcp_store({.port = place.port})); };
     C10dGroup group({{c10::kCPU, {.make = [&] { return backend; }, .is_of_device = true}}},
                     std::make_unique<RankStore>(connect(), place), connect(), /*timeout_s=*/1,
                     [&](const std::string& message) {

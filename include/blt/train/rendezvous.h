@@ -21,6 +21,8 @@ struct RankPlace {
   // Which start of the ranks this is, where a launcher that starts them anew keeps one store for all: torchrun --max-restarts. What an earlier
   // start left there is not read.
   int64_t attempt = 0;
+  // Whose ranks these are, where a batch system says so: those of another job, which came to the same host and port, are not taken for them.
+  std::string job = {};
 
   bool keeps_store() const { return rank == 0 && !launcher_keeps_store; }
   // One rank of a launcher that keeps a store for it, as torchrun does, is a group too: it takes all ways that several take.
@@ -34,7 +36,7 @@ Environment process_environment();
 // What the launcher says about this process: blt_train --nproc and torchrun (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK,
 // LOCAL_WORLD_SIZE), Open MPI's mpirun (OMPI_COMM_WORLD_*), srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID; the store is at the
 // step's first node), or the mpiexec of MPICH and Intel MPI (PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS). MASTER_ADDR and
-// MASTER_PORT (default 29500) count with all of them, and TORCHELASTIC_RESTART_COUNT where torchrun keeps the store; mpirun and mpiexec over
+// MASTER_PORT (default 29500; under srun plus a number from 0 to 9999 that follows from job and step) count with all of them, and TORCHELASTIC_RESTART_COUNT where torchrun keeps the store; mpirun and mpiexec over
 // several machines need MASTER_ADDR.
 // None where nothing is said. Throws blt::Error, naming the variable, where what is said makes no sense.
 std::optional<RankPlace> rank_place(const Environment& environment = process_environment());
