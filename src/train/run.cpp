@@ -210,10 +210,18 @@ struct Told {
   std::exception_ptr failure;
 };
 
+// A signal came when this rank was ready for its first step and another was not, which it has ended at once.
+struct StoppedAtTheStart {};
+
 // Tells the others at once: a trainer that ends waits for the checkpoint that it writes, which may take as long as disks do.
 Trainer::Outcome run_and_tell(Trainer& trainer, Group& group) {
+  const int64_t first = trainer.step();
   try {
     return trainer.run();
+  } catch (const GroupError& e) {
+    if (stop_requested() && trainer.step() == first) throw StoppedAtTheStart();
+    if (!group.claim_failure(e.what())) throw FailureTold(e.what());
+    throw Told{std::current_exception()};
   } catch (const std::exception& e) {
     if (!group.claim_failure(e.what())) throw FailureTold(e.what());
     throw Told{std::current_exception()};
@@ -287,6 +295,9 @@ Trainer::Outcome run(RunConfig config, const RunOptions& options) {
     const Trainer::Outcome outcome = run_stages(std::move(config), options, group);
     group->barrier("end");  // nobody leaves while another needs it
     return outcome;
+  } catch (const StoppedAtTheStart&) {
+    if (group->is_first()) log_info(kStoppedBeforeAStep);
+    return Trainer::Outcome::kStopped;
   } catch (const Told& told) {
     std::rethrow_exception(told.failure);
   } catch (const FailureTold&) {
