@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/seconds_since.h"
 #include "blt/base/error.h"
 #include "blt/ops/cross_entropy.h"
 #include "eval/windows.h"
@@ -135,7 +136,7 @@ Evaluation evaluate(const EvaluatedModel& model, Stage<Sequence>& sequences, con
   std::optional<Window> pending = windows.next();
   while (pending) scorer.add(take_batch(windows, pending, options.batch_bytes));
   Evaluation result = scorer.finish();
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  result.seconds = seconds_since(started);
   return result;
 }
 

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 
+#include "base/seconds_since.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/base/log.h"
@@ -97,10 +98,6 @@ class Most {
  private:
   std::map<std::string, double> most_;
 };
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 }  // namespace
 

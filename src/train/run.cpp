@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "base/seconds_since.h"
 #include "blt/base/config_io.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
@@ -200,8 +201,7 @@ void check_a_step(Trainer& trainer) {
   if (stats.clip.found_inf.item<float>() != 0)
     throw Error("check: the loss or its gradient is not finite in the first step");
   log_info(fmt::format("check: a step of {} bytes, loss {:.4f}, took {:.2f} s", stats.text.bytes,
-                       stats.loss.item<double>(),
-                       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()));
+                       stats.loss.item<double>(), seconds_since(start)));
   trainer.parallel().make_whole();  // the model is read by what comes next
 }
 
@@ -218,11 +218,9 @@ Trainer::Outcome run_and_tell(Trainer& trainer, Group& group) {
   const int64_t first = trainer.step();
   try {
     return trainer.run();
-  } catch (const GroupError& e) {
-    if (stop_requested() && trainer.step() == first) throw StoppedAtTheStart();
-    if (!group.claim_failure(e.what())) throw FailureTold(e.what());
-    throw Told{std::current_exception()};
   } catch (const std::exception& e) {
+    const bool is_of_others = dynamic_cast<const GroupError*>(&e) != nullptr;
+    if (is_of_others && stop_requested() && trainer.step() == first) throw StoppedAtTheStart();
     if (!group.claim_failure(e.what())) throw FailureTold(e.what());
     throw Told{std::current_exception()};
   }

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/seconds_since.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/base/log.h"
@@ -20,10 +21,6 @@ namespace blt {
 using nlohmann::json;
 
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // newest: the newest whole checkpoint, empty where there is none.
 std::string not_saved(int64_t step, const std::string& why, const std::filesystem::path& newest) {

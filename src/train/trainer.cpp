@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/seconds_since.h"
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/base/log.h"
@@ -97,10 +98,6 @@ void add_up(StepStats& stats, bool stop, Group& group) {
   stats.loss = totals[0].to(stats.loss.scalar_type());
   if (stats.byte_nll.defined()) stats.byte_nll = totals[1].to(stats.byte_nll.scalar_type());
   stats.stop = stops[0] > 0;
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // Where a model's parameters are.

@@ -16,6 +16,7 @@
 #include "host_reads.h"
 #include "message.h"
 #include "model/small_model.h"
+#include "on_cuda.h"
 
 namespace blt {
 namespace {
@@ -181,18 +182,8 @@ TEST(Generation, TakesModelsOfOneTypeOnOneDevice) {
                  "on the CPU a model must be float32, is BFloat16");
 }
 
-// From here on, what needs a device and libblt's kernels for it. None of these has run yet.
-class OnCuda : public ::testing::Test {
- protected:
-  void SetUp() override {
-    try {
-      device_ = find_device("cuda", "this test");
-    } catch (const Error& why) {
-      GTEST_SKIP() << why.what();
-    }
-  }
-  at::Device device_ = at::kCPU;
-};
+// None of these has run yet.
+class OnCuda : public testing::OnDevice {};
 
 TEST_F(OnCuda, GreedyOutputIsThatOfTheCpu) {
   for (const char* name : kConfigs) {

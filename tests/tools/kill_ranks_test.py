@@ -89,14 +89,12 @@ def main():
                 time.sleep(choose.uniform(0, 2))
             else:
                 small_run.wait_for(has_saved, 120, "a new checkpoint", log)
-            if early:
-                pass
-            elif choose.random() < 0.5:
-                time.sleep(choose.uniform(0, 0.2))  # at any moment
-            else:
-                while not is_saving(output):
-                    time.sleep(0.001)
-                time.sleep(choose.uniform(0, 0.03))
+                if choose.random() < 0.5:
+                    time.sleep(choose.uniform(0, 0.2))  # at any moment
+                else:
+                    while not is_saving(output):
+                        time.sleep(0.001)
+                    time.sleep(choose.uniform(0, 0.03))
             said_at_start = log.read_text()
             assert "damaged" not in said_at_start, said_at_start
             assert early or last == 0 or f"going on from {output}/step_{last:08}" in said_at_start, said_at_start

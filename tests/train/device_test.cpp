@@ -22,6 +22,7 @@
 #include "file_content.h"
 #include "host_reads.h"
 #include "message.h"
+#include "on_cuda.h"
 #include "temporary_folder.h"
 #include "train/small_model.h"
 
@@ -296,23 +297,15 @@ TEST(Device, ThatIsNotThereIsOneClearError) {
     EXPECT_MESSAGE(find_device("cuda", "device: cuda"), none);
 }
 
-// From here on, what needs a device and libblt's kernels for it. None of these has run yet.
-class OnCuda : public ::testing::Test {
+// None of these has run yet.
+class OnCuda : public testing::OnDevice {
  protected:
-  void SetUp() override {
-    try {
-      device_ = find_device("cuda", "this test");
-    } catch (const Error& why) {
-      GTEST_SKIP() << why.what();
-    }
-  }
   Blt model() const {
     torch::manual_seed(3);
     Blt result(with_dropout());
     result->to(device_);
     return result;
   }
-  at::Device device_ = at::kCPU;
 };
 
 TEST_F(OnCuda, LossesFollowTheCpus) {

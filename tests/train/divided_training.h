@@ -36,14 +36,8 @@ inline std::vector<Division> divisions() {
   return result;
 }
 
-template <class Enum>
-std::string name_of(Enum of) {
-  for (const auto& [value, name] : EnumNames<Enum>::kValues)
-    if (value == of) return std::string(name);
-  return "?";
-}
 inline std::string name_of(const Division& division) {
-  return name_of(division.sharding) + "-" + name_of(division.tables);
+  return std::string(name(division.sharding)) + "-" + std::string(name(division.tables));
 }
 
 inline constexpr double kSmallBuckets = 0.03;  // so that there are several

@@ -236,7 +236,7 @@ TEST_P(ParallelTraining, Bfloat16StateOfTablesIsThatOfOne) {
     TrainConfig config = training(1, Compute::kFloat32);
     config.optimizer.table_moments = TableMoments::kBfloat16;
     config.optimizer.table_second_moment = second;
-    const std::string kind = name_of(second);
+    const std::string kind(name(second));
     const Result one =
         train(nullptr, config, {}, {.device = device_of(0), .output = folder / (kind + "-one")});
     for (const Division& division : {Division{Sharding::kNone, TablePlacement::kSharded},
@@ -313,11 +313,11 @@ TEST_P(ParallelTraining, AStepOfMuonThatIsNotFiniteOnOneRankChangesNothingOnAny)
       const std::map<std::string, at::Tensor> before = values();
       step(group->rank() == broken ? std::numeric_limits<double>::quiet_NaN() : 1.0);
       for (const auto& [name, value] : values())
-        EXPECT_TRUE(torch::equal(value, before.at(name))) << name_of(sharding) << " " << name;
+        EXPECT_TRUE(torch::equal(value, before.at(name))) << blt::name(sharding) << " " << name;
       step(1.0);
       bool any_moved = false;
       for (const auto& [name, value] : values()) {
-        EXPECT_TRUE(value.isfinite().all().item<bool>()) << name_of(sharding) << " " << name;
+        EXPECT_TRUE(value.isfinite().all().item<bool>()) << blt::name(sharding) << " " << name;
         any_moved = any_moved || !torch::equal(value, before.at(name));
       }
       EXPECT_TRUE(any_moved);
@@ -528,7 +528,7 @@ TEST_P(ParallelTraining, WithoutOverlapTheResultIsTheSame) {
     }
     for (size_t i = 0; i < results[0].losses.size(); ++i)
       EXPECT_NEAR(results[0].losses[i], results[1].losses[i], repeated() * results[0].losses[i])
-          << name_of(sharding) << ", step " << i + 1;
+          << blt::name(sharding) << ", step " << i + 1;
   }
 }
 

@@ -140,7 +140,7 @@ TEST(Traffic, WhatAStepMovedTravelsDuringTheNextForwardPass) {
         SeenTraining training_of(below, training(1, Compute::kFloat32), parallel);
         Trainer& trainer = *training_of.trainer;
         NamedGroup& group = *training_of.group;
-        const std::string what = name_of(sharding) + (overlap ? ", overlap" : "");
+        const std::string what = std::string(name(sharding)) + (overlap ? ", overlap" : "");
         const std::string moved = "parameters, ";
 
         trainer.train_step();
@@ -197,14 +197,14 @@ TEST(Traffic, RowsThatStayDoNotTravel) {
       bytes.clear();
       const std::vector<double> losses = losses_of(*training_of.trainer);
       for (size_t i = 0; i < losses.size(); ++i)
-        EXPECT_NEAR(losses[i], expected[i], 1e-4 * expected[i]) << name_of(sharding) << ", step " << i + 1;
+        EXPECT_NEAR(losses[i], expected[i], 1e-4 * expected[i]) << name(sharding) << ", step " << i + 1;
       const at::Tensor own = training_of.model->local_encoder->embedding->ngram_table.detach();
-      EXPECT_LT((own - table).abs().max().item<double>(), 1e-4) << name_of(sharding);
+      EXPECT_LT((own - table).abs().max().item<double>(), 1e-4) << name(sharding);
       int64_t of_tables = 0;
       for (const auto& [what, sent] : bytes)
         if (what.ends_with("ngram_table")) of_tables += sent;
-      EXPECT_GT(of_tables, 0) << name_of(sharding);
-      EXPECT_LT(of_tables, static_cast<int64_t>(own.nbytes()) * config.steps * 3 / 4) << name_of(sharding);
+      EXPECT_GT(of_tables, 0) << name(sharding);
+      EXPECT_LT(of_tables, static_cast<int64_t>(own.nbytes()) * config.steps * 3 / 4) << name(sharding);
     });
 }
 

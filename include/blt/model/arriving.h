@@ -8,7 +8,8 @@
 namespace blt {
 
 // A module with parameters of its own. Who trains on several ranks lets what a step moved travel while the next forward pass computes
-// (train/moved_parameters.h): each module waits for its own parameters, right before it reads them.
+// (train/moved_parameters.h): each module waits for its own parameters, right before it reads them. Who reads
+// one elsewhere asks for there(parameter), or for all of them by Parallel::make_whole() (blt/train/parallel.h).
 class Arriving {
  public:
   virtual ~Arriving() = default;

@@ -23,9 +23,6 @@ class Freezable {
   virtual void freeze_own() = 0;  // not those of the modules below
 };
 
-// While several ranks train, what is in `weight` of these modules is whole in their own forward, and after Parallel::make_whole() (blt/train/parallel.h):
-// who reads it elsewhere asks for there(weight).
-
 // y = x weight^T. weight [out, in], filled with truncated_normal_(std) (default: in^-0.5).
 // Not thread-safe while training; forward of a frozen one may be called from several threads at once.
 class LinearImpl : public torch::nn::Module, public Freezable, public Arriving {
