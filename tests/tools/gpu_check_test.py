@@ -83,7 +83,8 @@ import json, os, pathlib, re, sys, time
 config = open(sys.argv[1]).read()
 folder = pathlib.Path(re.search("output: (.*)", config)[1]); folder.mkdir(parents=True)
 off = {"train.compute=float32": 0, "train.compute=bfloat16": 0.5}[sys.argv[2]]
-assert sys.argv[3:] in (["device=cpu"], ["device=cuda"], ["device=cuda", "parallel.sharding=zero3", "parallel.tables=sharded"]), sys.argv
+assert sys.argv[3] in ("device=cpu", "device=cuda"), sys.argv
+assert [setting.split("=")[0] for setting in sys.argv[4:]] in ([], ["parallel.sharding", "parallel.tables"]), sys.argv
 assert ("RANK" in os.environ) == (len(sys.argv) > 4)
 if "RANK" in os.environ: off = float(os.environ.get("RANK_IS_OFF", 0))
 slow = "SLOW_CPU" in os.environ and sys.argv[3] == "device=cpu"
@@ -336,8 +337,11 @@ def test_the_other_stages(world):
     assert [case["result"]["cases"]["with_text"] for case in beside.values() if "result" in case] == [0, 1], beside
     assert cases["train", "cuda float32, 40 steps"]["losses"][:2] == [5, 4.9]
     assert status(cases, "train", "losses of cuda float32 beside cpu float32, 40 steps") == "passed"
-    assert status(cases, "train", "losses of cuda float32 as one rank beside cuda float32, 40 steps") == "passed"
-    assert "torch.distributed.run" in cases["train", "cuda float32 as one rank, 40 steps"]["command"]
+    for division in ("none and replicated", "zero1 and replicated", "zero2 and sharded", "zero3 and sharded"):
+        as_one_rank = f"cuda float32 as one rank, {division} tables"
+        assert status(cases, "train", f"losses of {as_one_rank} beside cuda float32, 40 steps") == "passed"
+        command = cases["train", f"{as_one_rank}, 40 steps"]["command"]
+        assert "torch.distributed.run" in command and f"parallel.sharding={division.split()[0]}" in command, command
     assert status(cases, "train", "losses of cuda bfloat16 beside cpu float32, 40 steps") == "failed"
     assert cases["peer", "port train small float32 4 1024"]["result"]["transformers"] == "5.17.0"
     assert status(cases, "peer", "libblt train small float32 4 1024") == "passed"
@@ -403,7 +407,7 @@ def test_losses_beside_each_other(world):
     assert cpu["status"] == "passed" and cpu["why"] == "25 steps in its time" and len(cpu["losses"]) == 25, cpu
     beside = cases["train", "losses of cuda float32 beside cpu float32, 40 steps"]
     assert beside["status"] == "passed" and beside["compared_steps"] == 25, beside
-    rank = cases["train", "losses of cuda float32 as one rank beside cuda float32, 40 steps"]
+    rank = cases["train", "losses of cuda float32 as one rank, zero3 and sharded tables beside cuda float32, 40 steps"]
     assert rank["status"] == "failed" and 1e-4 < rank["first_10_steps"] < 3e-4 and rank["compared_steps"] == 40, rank
     for name in ("SLOW_CPU", "RANK_IS_OFF"):
         del os.environ[name]
