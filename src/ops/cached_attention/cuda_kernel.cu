@@ -128,14 +128,7 @@ __global__ void __launch_bounds__(kThreads, kQueries == 1 ? 4 : 3)
         scores[r][p] = first + p * kGroups < span.last ? score : -INFINITY;
       }
     }
-#pragma unroll
-    for (int r = 0; r < kQueries; ++r) sums[r].weigh(scores[r]);
-#pragma unroll
-    for (int p = 0; p < kKeys; ++p) {
-      const Floats<N> value = widen(v[p]);
-#pragma unroll
-      for (int r = 0; r < kQueries; ++r) sums[r].add(scores[r][p], value);
-    }
+    take_in(sums, scores, v);
   }
   put_together<kLanes>(sums);
   if (group > 0) return;

@@ -79,4 +79,18 @@ struct RunningSoftmax {
   __device__ float log_sum() const { return (highest + log2f(weight)) / kLog2E; }
 };
 
+// Goes on with some keys, whose scores become weights, and their values.
+template <int kQueries, int kKeys, class T, int N>
+__device__ void take_in(RunningSoftmax<N> (&sums)[kQueries], float (&scores)[kQueries][kKeys],
+                        const Pack<T, N> (&values)[kKeys]) {
+#pragma unroll
+  for (int r = 0; r < kQueries; ++r) sums[r].weigh(scores[r]);
+#pragma unroll
+  for (int p = 0; p < kKeys; ++p) {
+    const Floats<N> value = widen(values[p]);
+#pragma unroll
+    for (int r = 0; r < kQueries; ++r) sums[r].add(scores[r][p], value);
+  }
+}
+
 }  // namespace blt::ops::BLT_DEVICE

@@ -95,14 +95,7 @@ struct Forward : QueriesOwn<T, kLanesOfRow> {
         for (int r = 0; r < kOwners; ++r)
           score[r][p] = j + p * step < last ? lanes.sum(dot(q[r], key)) * scale : -INFINITY;
       }
-#pragma unroll
-      for (int r = 0; r < kOwners; ++r) sums[r].weigh(score[r]);
-#pragma unroll
-      for (int p = 0; p < kPartners; ++p) {
-        const Floats<N> value = widen(v[p]);
-#pragma unroll
-        for (int r = 0; r < kOwners; ++r) sums[r].add(score[r][p], value);
-      }
+      take_in(sums, score, v);
     }
   }
 
