@@ -5,6 +5,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -35,6 +36,7 @@
 #include "train/progress.h"
 #include "train/run_checkpoints.h"
 #include "train/shortened.h"
+#include "train/step_batches.h"
 #include "train/step_profiler.h"
 #include "train/tensor_share.h"
 #include "train/validation_batches.h"
@@ -54,18 +56,6 @@ std::string with_places(StateWriter state, const std::vector<std::string>& place
   for (size_t r = 0; r < places.size(); ++r)
     state.put(data_key(r), StateWriter::of(StateReader(places[r], "data")));
   return state.json() + "\n";
-}
-
-std::vector<Batch> take(Stage<Batch>& loader, int64_t count, int64_t step) {
-  std::vector<Batch> batches;
-  while (static_cast<int64_t>(batches.size()) < count) {
-    std::optional<Batch> batch = loader.next();
-    if (!batch)
-      throw Error(
-          fmt::format("step {}: the training data has ended; train for fewer steps or repeat it", step));
-    batches.push_back(std::move(*batch));
-  }
-  return batches;
 }
 
 // Dropout of a step depends on nothing that happened before it: there is no state to save. Each rank has its own.
@@ -89,15 +79,17 @@ std::unique_ptr<Parallel> prepare(const TrainConfig& config, TrainerParts& parts
   return make_parallel(parts.parallel, std::move(group), *parts.model.module);
 }
 
-// What one rank's part of a step gave becomes what all gave.
-void add_up(StepStats& stats, bool stop, Group& group) {
+// What one rank's part of a step gave becomes what all gave. stats.stop, stats.data_failed: of this rank.
+void add_up(StepStats& stats, Group& group) {
   const at::Tensor nll = stats.byte_nll.defined() ? stats.byte_nll : at::zeros_like(stats.loss);
   const at::Tensor totals = at::stack({stats.loss.to(at::kDouble), nll.to(at::kDouble)});
-  const std::vector<int64_t> stops = sum_of_counts(group, {stop ? 1 : 0}, "whether to stop");
+  const std::vector<int64_t> ends =
+      sum_of_counts(group, {stats.stop ? 1 : 0, stats.data_failed ? 1 : 0}, "whether to stop");
   group.sum(totals, "loss")->wait();
   stats.loss = totals[0].to(stats.loss.scalar_type());
   if (stats.byte_nll.defined()) stats.byte_nll = totals[1].to(stats.byte_nll.scalar_type());
-  stats.stop = stops[0] > 0;
+  stats.stop = ends[0] > 0;
+  stats.data_failed = ends[1] > 0;
 }
 
 // Where a model's parameters are.
@@ -149,6 +141,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
                                             /*see=*/nullptr, device_)),
       parallel_(prepare(config_, parts_, group_)),
       optimizer_(config_.optimizer, parallel_->parts(), parts_.seed),
+      data_(std::make_unique<StepBatches>(std::move(parts_.train))),
       modules_(gradient_modules(*parts_.model.module)),
       guard_(config_.spike),
       checkpoints_(
@@ -180,14 +173,15 @@ Trainer::Outcome Trainer::run() {
     // From here on, nothing changes the model.
     const bool last = step_ == config_.steps;
     bool stop = stats.stop;
-    const bool shows = last || stop || due(step_, config_.log_every) || due(step_, config_.eval_every) ||
-                       due(step_, config_.checkpoint_every);
+    const bool shows = last || stop || stats.data_failed || due(step_, config_.log_every) ||
+                       due(step_, config_.eval_every) || due(step_, config_.checkpoint_every);
     begin_look(stats);
     finish_looks(shows ? 0 : looks_behind, progress);
     if (const auto profile = profiler.after_step(last || stop)) progress.show_profile(*profile, trace);
     if (last || due(step_, config_.log_every))
       progress.log_step(step_, stats, skipped_, failed_saves(),
                         gather(parallel_->group(), progress.own_figures(), "figures of ranks"));
+    if (stats.data_failed && !stop) stop_with(data_failure());  // whoever stops needs no more
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
       const auto start = std::chrono::steady_clock::now();
@@ -284,16 +278,29 @@ void Trainer::stop_with(const std::string& problem) {
   for (const Look& later : std::exchange(looks_, {})) count_step(later.wait().skipped);  // taken meanwhile
   std::string saved;
   try {
-    if (save()) {
-      finish_saving();
+    save();
+    finish_saving();
+    if (checkpoints_->saved_step() == step_)
       saved =
           fmt::format(". What was trained is saved in {}", (parts_.output / checkpoint_name(step_)).string());
-    }
   } catch (const Error& failure) {
     saved =
         fmt::format(". What was trained since the last checkpoint could not be saved: {}", failure.what());
   }
   throw Error(problem + saved);
+}
+
+// Why ranks cannot read what the next step needs; on all ranks.
+std::string Trainer::data_failure() {
+  std::map<std::string, std::vector<int64_t>> ranks;
+  const std::vector<std::string> failures = gather(parallel_->group(), data_->failure(), "failures of data");
+  if (failures.size() == 1) return failures[0];
+  for (size_t r = 0; r < failures.size(); ++r)
+    if (!failures[r].empty()) ranks[failures[r]].push_back(static_cast<int64_t>(r));
+  std::vector<std::string> texts;
+  for (const auto& [failure, of] : ranks)
+    texts.push_back(fmt::format("rank {}: {}", fmt::join(of, ", "), failure));
+  return fmt::format("{}", fmt::join(texts, "; "));
 }
 
 // The text of a step: of the batches whose own loss is not finite, where there are some, else of all; on all ranks. Looks at the
@@ -325,11 +332,7 @@ LossValue Trainer::forward(const Batch& batch) {
 
 StepStats Trainer::train_step() {
   const TraceRange whole(fmt::format("step {}", step_ + 1));
-  std::vector<Batch> batches;
-  {
-    const TraceRange range("data");
-    batches = take(*parts_.train, config_.accumulate_at(step_), step_ + 1);
-  }
+  const std::vector<Batch> batches = data_->take(config_.accumulate_at(step_), step_ + 1);
   Group& group = parallel_->group();
   seed_step(parts_.seed, step_, group.rank(), device_);
   StepStats stats;
@@ -367,9 +370,13 @@ StepStats Trainer::train_step() {
     if (loss.byte_nll.defined())
       stats.byte_nll = stats.byte_nll.defined() ? stats.byte_nll + loss.byte_nll : loss.byte_nll;
   }
+  if (step_ + 1 < config_.steps)  // while the last gradients travel
+    data_->read_ahead(config_.accumulate_at(step_ + 1), step_ + 2);
   const TraceRange rest("gradients and update");
   const Gradients gradients = parallel_->finish_gradients();
-  add_up(stats, stop_requested(), group);
+  stats.stop = stop_requested();
+  stats.data_failed = !data_->failure().empty();
+  add_up(stats, group);
   at::Tensor witness = stats.loss;  // of a step that is taken
   if (config_.spike.action != OnSpike::kPass) {
     stats.spike = guard_.see(stats.loss);
@@ -412,7 +419,7 @@ bool Trainer::save() {
   checkpoints_->begin(step_, best_step_, [this] {
     ModelToSave model = parts_.model_to_save();
     StateWriter place;
-    parts_.train->save(place);
+    data_->save(place);
     CheckpointContent content{.shares = shares_of(model), .has_ema = ema_ != nullptr, .place = place.json()};
     content.copied = DeviceMark(device_);
     // The places of the others are still to come; all else is of this step.
@@ -465,13 +472,13 @@ StateWriter Trainer::state() const {
 void Trainer::load_data(const StateReader& state) {
   const int64_t ranks = state.integer("ranks");
   const Group& group = parallel_->group();
-  if (ranks == group.size()) return parts_.train->load(state.section(data_key(group.rank())));
+  if (ranks == group.size()) return data_->load(state.section(data_key(group.rank())));
   if (!parts_.hand_over)
     throw Error(
         fmt::format("the checkpoint is of {} ranks, and its data cannot go on with {}", ranks, group.size()));
   std::vector<StateReader> states;
   for (int64_t r = 0; r < ranks; ++r) states.push_back(state.section(data_key(r)));
-  parts_.train->load(StateReader(parts_.hand_over(states), "the data of all ranks"));
+  data_->load(StateReader(parts_.hand_over(states), "the data of all ranks"));
 }
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {

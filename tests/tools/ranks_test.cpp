@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "data/archives.h"
 #include "tools/train_ranks.h"
 #include "train/tcp_store.h"
 
@@ -295,6 +296,35 @@ TEST_F(BltTrainRanks, APartOfOneRankThatIsDamagedIsNamedAndTheCheckpointBeforeUs
   EXPECT_NE(result.err.find("going on from " + file("out/step_00000004")), std::string::npos) << result.err;
   ASSERT_EQ(train("whole", more).exit_code, 0);
   expect_equal_checkpoints("out/step_00000008", "whole/step_00000008");
+}
+
+// Every rank reads all text, and comes to the damaged place when its own batches want it.
+TEST_F(BltTrainRanks, SaveWhatTheyTrainedWhereTheTextIsDamagedAndGoOnWhenItIsMended) {
+  const std::string text = content_of(folder_ / "train.txt");
+  const size_t half = text.find('\n', text.size() / 2) + 1;
+  const std::string first = gzip(text.substr(0, half)), second = gzip(text.substr(half));
+  const auto archive = folder_ / "train.txt.gz";
+  const std::string more =
+      "--nproc 2 entropy_model=null 'patching={rule: {kind: space}}' 'data.sources=[{paths: [" +
+      archive.string() + "]}]' data.entropy_batch_bytes=256 parallel.sharding=zero3";
+  write_content(archive, first + second);
+  ASSERT_EQ(train("whole", more).exit_code, 0);
+
+  write_content(archive, first + "no archive" + second.substr(10));
+  const ToolResult cut = train("cut", more);
+  EXPECT_EQ(cut.exit_code, 1);
+  const std::vector<std::string> errors = errors_in(cut.err);
+  ASSERT_EQ(errors.size(), 1u) << cut.err;
+  EXPECT_TRUE(errors[0].starts_with("blt_train: rank ")) << errors[0];
+  EXPECT_NE(errors[0].find(archive.string() + "@"), std::string::npos) << errors[0];
+  EXPECT_NE(errors[0].find(". What was trained is saved in " + file("cut/step_0000000")), std::string::npos)
+      << errors[0];
+
+  write_content(archive, first + second);
+  const ToolResult rest = train("cut", more + " --resume auto");
+  ASSERT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_NE(rest.err.find("going on from " + file("cut/step_0000000")), std::string::npos) << rest.err;
+  expect_equal_checkpoints("whole/step_00000008", "cut/step_00000008");
 }
 
 // A disk of its own, which only who may mount one can have.

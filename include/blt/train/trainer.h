@@ -35,6 +35,7 @@ namespace blt {
 class Ema;
 class Progress;
 class RunCheckpoints;
+class StepBatches;
 struct TensorShare;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
@@ -239,7 +240,8 @@ struct StepStats {
   Waits transfer_waits = {};  // of this rank's device for transfers, and for the others in them
   at::Tensor spike =
       {};  // [] bool: the loss is far above those before; undefined where nobody asks (SpikeConfig)
-  bool stop = false;  // a rank was asked to stop (base/signals.h)
+  bool stop = false;         // a rank was asked to stop (base/signals.h)
+  bool data_failed = false;  // a rank cannot read what the next step needs: there is none
 };
 
 // For how long the training stopped for a checkpoint, on this rank.
@@ -276,12 +278,13 @@ class Trainer {
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
   // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns. One that cannot be
   // written is warned about, and the training goes on; those written before stay.
-  // Throws blt::Error when the data ends early or the last checkpoint cannot be written; once the state is saved, also when a loss is not finite
-  // or a spike and the config says to stop; with parts.looks_behind, so many steps later, which are saved with it.
+  // Throws blt::Error when the last checkpoint cannot be written; once the state is saved, also when a rank cannot read what the next step needs,
+  // and when a loss is not finite or a spike and the config says to stop; with parts.looks_behind, so many steps later, which are saved with it.
   Outcome run();
 
   // Where several ranks divide something (parts.parallel), what is in the module's parameters afterwards is to be read after
-  // parallel().make_whole() alone; so it is when run() has thrown.
+  // parallel().make_whole() alone; so it is when run() has thrown. Batches are read a step ahead, up to config.steps; a rank that cannot read
+  // those of its step throws blt::Error.
   StepStats train_step();
   // Begins a checkpoint of this step; false where there is one, or nothing to save. What became of the one before is logged.
   bool save();
@@ -311,6 +314,7 @@ class Trainer {
   bool took_step(const Look& look, Progress& progress);
   void count_step(bool is_skipped);
   [[noreturn]] void stop_with(const std::string& problem);
+  std::string data_failure();
   std::vector<std::string> texts_of(const Look& look);
   void load_data(const StateReader& state);
 
@@ -320,7 +324,8 @@ class Trainer {
   std::shared_ptr<WatchedGroup> group_;
   std::unique_ptr<Parallel> parallel_;
   Optimizer optimizer_;
-  std::vector<std::string> modules_;  // gradient_modules()
+  std::unique_ptr<StepBatches> data_;  // of parts.train
+  std::vector<std::string> modules_;   // gradient_modules()
   LossGuard guard_;
   struct Trained {
     std::vector<TextPlace> places;
