@@ -57,13 +57,16 @@ struct Marks {
   fs::path failed(int64_t rank) const { return folder / fmt::format(".rank_{}.failed", rank); }
 };
 
-WrittenRanges write_own(const CheckpointJob& job, const fs::path& folder) {
+std::string writing(const fs::path& path) { return fmt::format("writing {}", path.string()); }
+
+WrittenRanges write_own(const CheckpointJob& job, const fs::path& folder, Word& word) {
   std::map<std::string, std::map<std::string, std::string>> metadata = {{kModelFile, model_metadata()},
                                                                         {kOptimizerFile, {}}};
   if (job.has_ema) metadata.emplace(kEmaModelFile, model_metadata());
   job.copied.wait();
   const auto files = lay_out_files(job.descriptions, metadata);
-  return write_shares(folder, files, job.shares, job.rank, /*with_headers=*/job.rank == 0);
+  return write_shares(folder, files, job.shares, job.rank, /*with_headers=*/job.rank == 0,
+                      [&](const fs::path& file) { word.does(writing(file)); });
 }
 
 // Whether the first rank will see it; a disk that is full may not take the reason.
@@ -89,8 +92,9 @@ void mark_done(const Marks& marks, int64_t rank, const WrittenRanges& ranges) {
 }
 
 // Of a rank that is not the first.
-void write_with_others(CheckpointJob& job, const Word& word, std::string& unheard) {
+void write_with_others(CheckpointJob& job, Word& word, std::string& unheard) {
   const Marks marks{job.output / job.temporary};
+  word.does(writing(marks.begun(job.rank)));
   try {
     { const AppendFile begun(marks.begun(job.rank)); }  // while there is room
   } catch (const Error& e) {
@@ -98,14 +102,16 @@ void write_with_others(CheckpointJob& job, const Word& word, std::string& unhear
     throw;
   }
   try {
-    const WrittenRanges ranges = write_own(job, marks.folder);
+    const WrittenRanges ranges = write_own(job, marks.folder, word);
     job.shares.clear();  // the memory
+    word.does(writing(marks.begun(job.rank)));
     mark_done(marks, job.rank, ranges);
   } catch (const std::exception& e) {
     // Where the folder has gone, the first rank has failed, and said why.
     if (!mark_failed(marks, job.rank, e.what()) && is_there(marks.folder)) unheard = e.what();
     throw;
   }
+  word.does("");
   wait_until([&] { return !is_there(marks.folder); }, Limit::max(), word);
   throw_if_told(word);
   if (!is_there(job.output / checkpoint_name(job.step))) throw Error("rank 0 could not finish it");
@@ -134,20 +140,24 @@ WrittenRanges ranges_of_others(const CheckpointJob& job, const Marks& marks, con
   return all;
 }
 
-void write_as_first(CheckpointJob& job, const Word& word) {
+void write_as_first(CheckpointJob& job, Word& word) {
   const std::shared_ptr<AtomicDirectory> directory =
       std::move(job.directory);  // without a commit it goes, first of all
   const fs::path folder = directory->path();
-  WrittenRanges ranges = write_own(job, folder);
+  WrittenRanges ranges = write_own(job, folder, word);
   job.shares.clear();
+  word.does(writing(folder));
   job.write_rest(folder);
+  word.does("");
   for (auto& [file, of_others] : ranges_of_others(job, Marks{folder}, word))
     ranges[file].insert(ranges[file].end(), of_others.begin(), of_others.end());
+  word.does(writing(folder));
   write_manifest(folder, std::move(ranges));
+  if (word.abandoned) throw Error("it took too long");
   directory->commit();
 }
 
-SavedCheckpoint write(CheckpointJob job, const Word& word) {
+SavedCheckpoint write(CheckpointJob job, Word& word) {
   SavedCheckpoint saved{.step = job.step, .path = job.output / checkpoint_name(job.step)};
   try {
     if (job.rank == 0)
@@ -165,14 +175,19 @@ SavedCheckpoint write(CheckpointJob job, const Word& word) {
 }  // namespace
 
 CheckpointWriter::~CheckpointWriter() {
-  word_.hurry = true;
-  wait();
+  word_->hurry = true;
+  if (is_busy() && writing_.wait_for(longest_) != std::future_status::ready)
+    abandon();
+  else
+    wait();
 }
 
 void CheckpointWriter::start(CheckpointJob job) {
-  word_.stop = false;
-  writing_ = std::async(std::launch::async,
-                        [job = std::move(job), this]() mutable { return write(std::move(job), word_); });
+  word_ = std::make_shared<Word>();
+  std::packaged_task<SavedCheckpoint()> task(
+      [job = std::move(job), word = word_]() mutable { return write(std::move(job), *word); });
+  writing_ = task.get_future();
+  thread_ = std::thread(std::move(task));
 }
 
 void CheckpointWriter::fail(int64_t step, std::string failure) {
@@ -182,19 +197,30 @@ void CheckpointWriter::fail(int64_t step, std::string failure) {
 }
 
 std::optional<SavedCheckpoint> CheckpointWriter::wait() {
-  if (!writing_.valid()) return std::nullopt;
-  return writing_.get();
+  if (!is_busy()) return std::nullopt;
+  SavedCheckpoint saved = writing_.get();
+  if (thread_.joinable()) thread_.join();
+  return saved;
 }
 
 std::optional<SavedCheckpoint> CheckpointWriter::wait(std::chrono::duration<double> longest) {
-  if (!writing_.valid() || writing_.wait_for(longest) != std::future_status::ready) return std::nullopt;
-  return writing_.get();
+  if (!is_busy() || writing_.wait_for(longest) != std::future_status::ready) return std::nullopt;
+  return wait();
 }
 
 void CheckpointWriter::stop_waiting(const std::string& why) {
-  if (word_.stop) return;  // the first word counts
-  word_.why = why;
-  word_.stop = true;
+  if (word_->stop) return;  // the first word counts
+  word_->why = why;
+  word_->stop = true;
+}
+
+std::string CheckpointWriter::doing() const { return is_busy() ? word_->doing() : ""; }
+
+void CheckpointWriter::abandon() {
+  word_->abandoned = true;
+  stop_waiting("it took too long");
+  if (thread_.joinable()) thread_.detach();
+  writing_ = {};
 }
 
 }  // namespace blt

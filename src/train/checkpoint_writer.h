@@ -9,8 +9,11 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "blt/base/files.h"
@@ -52,8 +55,12 @@ struct SavedCheckpoint {
 // So what is there is whole, whichever of them ends before. Nothing throws: what goes wrong is the outcome, on all ranks. Not thread-safe.
 class CheckpointWriter {
  public:
-  // Finishes the one under way; for the other ranks it waits no longer than seconds.
+  // longest: what the destructor gives the one under way.
+  explicit CheckpointWriter(std::chrono::duration<double> longest) : longest_(longest) {}
+  // Finishes the one under way, or abandons it; for the other ranks it waits no longer than seconds.
   ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   // There may be none under way.
   void start(CheckpointJob job);
@@ -66,17 +73,37 @@ class CheckpointWriter {
   bool is_busy() const { return writing_.valid(); }
   // Waits for the other ranks no longer, for it is known what they do: why the checkpoint will not be there; empty: it is.
   void stop_waiting(const std::string& why);
+  // What this rank does for it now: "writing FILE"; empty where it waits for others.
+  std::string doing() const;
+  // Waits for it no more: on a disk that hangs its thread stays until the process ends. It will not be a checkpoint.
+  void abandon();
 
-  // For the thread that writes.
+  // Between the thread that writes and the one that trains.
   struct Word {
     std::atomic<bool> hurry{false};
     std::atomic<bool> stop{false};
+    std::atomic<bool> abandoned{false};
     std::string why = {};  // written before `stop`
+
+    void does(std::string what) {
+      const std::lock_guard lock(mutex_);
+      doing_ = std::move(what);
+    }
+    std::string doing() const {
+      const std::lock_guard lock(mutex_);
+      return doing_;
+    }
+
+   private:
+    mutable std::mutex mutex_;
+    std::string doing_;
   };
 
  private:
+  std::chrono::duration<double> longest_;
   std::future<SavedCheckpoint> writing_;
-  Word word_;
+  std::thread thread_;
+  std::shared_ptr<Word> word_ = std::make_shared<Word>();
 };
 
 }  // namespace blt

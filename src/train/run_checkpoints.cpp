@@ -37,11 +37,17 @@ std::string not_saved(int64_t step, const std::string& why, const std::filesyste
 struct RunCheckpoints::Written {
   std::optional<SavedCheckpoint> own;  // where this rank has not been told before
   std::string failure;                 // of the checkpoint: what rank 0 says; empty: it is there
+  std::string late =
+      {};  // who does what for it still, where the time is over; empty: nobody, and the rest is known
 };
 
 RunCheckpoints::RunCheckpoints(const TrainConfig& config, std::filesystem::path output, Group& group,
                                double timeout_s)
-    : config_(config), output_(std::move(output)), group_(group), timeout_s_(timeout_s) {}
+    : config_(config),
+      output_(std::move(output)),
+      group_(group),
+      timeout_s_(timeout_s),
+      writer_(Seconds(config.save_timeout_s)) {}
 
 KeepPolicy RunCheckpoints::keep_policy(int64_t best_step) const {
   return {.newest = config_.keep_checkpoints, .every = config_.keep_every, .best_step = best_step};
@@ -54,9 +60,20 @@ void RunCheckpoints::resumed_from(const std::filesystem::path& checkpoint, int64
   if (std::filesystem::equivalent(checkpoint.parent_path(), output_, ignored)) saved_step_ = step;
 }
 
-void RunCheckpoints::begin(int64_t step, int64_t best_step, const std::function<CheckpointContent()>& copy) {
+bool RunCheckpoints::begin(int64_t step, int64_t best_step, const std::function<CheckpointContent()>& copy) {
   const auto start = std::chrono::steady_clock::now();
-  if (const auto saved = wait_for_all(step).own) report(*saved, step);  // before there are more copies
+  const auto [before, ignored, late] = wait_for_all(step, Seconds(config_.save_patience_s));
+  if (before) report(*before, step);  // while there are no more copies
+  left_out_ = !late.empty();
+  if (left_out_) {
+    ++num_failed_;
+    if (group_.is_first())
+      log_warning(fmt::format(
+          "step {}: the checkpoint is left out, since that of step {} has been under way for {:.0f} s ({}); "
+          "the training goes on, and the next one is due at step {}",
+          step, *saved_step_, seconds_since(begun_), late, next_due(step)));
+    return false;
+  }
   times_ = {.wait_s = seconds_since(start)};
   const auto copying = std::chrono::steady_clock::now();
   CheckpointContent content = copy();
@@ -93,14 +110,16 @@ void RunCheckpoints::begin(int64_t step, int64_t best_step, const std::function<
     job.write_rest = [write_rest = std::move(content.write_rest), places = std::move(places)](
                          const std::filesystem::path& folder) { write_rest(folder, places); };
   saved_step_ = step;
+  begun_ = std::chrono::steady_clock::now();
   if (failure.empty())
     writer_.start(std::move(job));
   else
     writer_.fail(step, failure);
   times_.stop_s = seconds_since(start);
+  return true;
 }
 
-std::optional<SavedCheckpoint> RunCheckpoints::wait_for_own_part(std::chrono::duration<double> longest) {
+std::optional<SavedCheckpoint> RunCheckpoints::wait_for_own_part(Seconds longest) {
   std::optional<SavedCheckpoint> saved = writer_.wait(longest);
   if (!saved) return saved;
   if (saved->is_there) {
@@ -121,27 +140,38 @@ void RunCheckpoints::report(int64_t step) {
   if (const auto saved = std::exchange(news_, std::nullopt)) report(*saved, step);
 }
 
-// However long a disk takes, no transfer waits for it: the ranks ask each other again and again. Who waits for a rank that has failed, and could
-// not leave a mark that says so, learns it here.
-RunCheckpoints::Written RunCheckpoints::wait_for_all(int64_t step) {
-  constexpr char kBusy = 'b', kDone = 'd';
-  const std::chrono::duration<double> limit(timeout_s_);
-  std::chrono::duration<double> longest(0);  // first, what is known; then rarer and rarer
+// However long a disk takes, no transfer waits for it: the ranks ask each other again and again, until rank 0 says that the time is over. Who waits
+// for a rank that has failed, and could not leave a mark that says so, learns it here.
+RunCheckpoints::Written RunCheckpoints::wait_for_all(int64_t step, Seconds longest) {
+  using Clock = std::chrono::steady_clock;
+  const Seconds limit(timeout_s_);
+  const auto start = Clock::now();
+  Seconds look(0);  // first, what is known; then rarer and rarer
   Written written;
-  for (auto warned = std::chrono::steady_clock::now();;
-       longest = std::min(limit / 4, 2 * longest + std::chrono::duration<double>(0.05))) {
-    if (auto own = wait_for_own_part(longest)) written.own = std::move(own);
-    const std::vector<std::string> words = gather(group_, (writer_.is_busy() ? kBusy : kDone) + failure_,
-                                                  "whether the last checkpoint is there");
+  for (auto warned = start;; look = std::min(limit / 4, 2 * look + Seconds(0.05))) {
+    const Seconds left = std::max<Seconds>(Seconds(0), longest - (Clock::now() - start));
+    if (auto own = wait_for_own_part(std::min(look, left))) written.own = std::move(own);
+    const json own_word = {{"busy", writer_.is_busy()},
+                           {"does", writer_.doing()},
+                           {"failure", failure_},
+                           {"is_over", Clock::now() - start >= longest}};
     std::vector<int64_t> busy;
-    std::vector<std::string> failures;
+    std::vector<std::string> failures, doings;
+    bool is_over = false;
+    const std::vector<std::string> words =
+        gather(group_, own_word.dump(), "whether the last checkpoint is there");
     for (int64_t r = 0; r < group_.size(); ++r) {
-      const std::string& word = words[static_cast<size_t>(r)];
-      if (word[0] == kBusy) busy.push_back(r);
-      if (word.size() > 1) failures.push_back(fmt::format("rank {}: {}", r, word.substr(1)));
+      const json word = json::parse(words[static_cast<size_t>(r)]);
+      const std::string failure = word["failure"], does = word["does"];
+      const std::string rank = group_.size() > 1 ? fmt::format("rank {}: ", r) : "";
+      if (word["busy"]) busy.push_back(r);
+      if (!failure.empty()) failures.push_back(rank + failure);
+      if (!does.empty()) doings.push_back(rank + does);
+      if (r > 0) continue;
+      written.failure = failure;
+      is_over = word["is_over"];
     }
     if (busy.empty()) {
-      written.failure = words[0].substr(1);
       // What rank 0 does not know. Where it failed by itself, others may have found no folder any more.
       std::erase_if(failures, [&](const std::string& text) {
         return text.starts_with("rank 0: ") || written.failure.find(text) != text.npos;
@@ -151,23 +181,30 @@ RunCheckpoints::Written RunCheckpoints::wait_for_all(int64_t step) {
       failure_.clear();
       return written;
     }
+    if (is_over) {
+      written.late = doings.empty() ? fmt::format("rank {}", fmt::join(busy, ", ")) : shortened(doings);
+      return written;
+    }
     if (!failures.empty() || busy[0] > 0) writer_.stop_waiting(failures.empty() ? "" : failures[0]);
-    if (group_.is_first() && std::chrono::steady_clock::now() - warned > limit) {
+    if (group_.is_first() && seconds_since(warned) > timeout_s_) {
       log_warning(
           fmt::format("step {}: the training waits for rank {}, which still writes the last checkpoint", step,
                       fmt::join(busy, ", ")));
-      warned = std::chrono::steady_clock::now();
+      warned = Clock::now();
     }
   }
+}
+
+int64_t RunCheckpoints::next_due(int64_t step) const {
+  const int64_t every = config_.checkpoint_every;
+  return std::max(step, every > 0 ? std::min((step / every + 1) * every, config_.steps) : config_.steps);
 }
 
 void RunCheckpoints::report(const SavedCheckpoint& saved, int64_t step) const {
   if (!group_.is_first()) return;
   if (!saved.is_there) {
-    const int64_t every = config_.checkpoint_every;
-    const int64_t next = every > 0 ? std::min((step / every + 1) * every, config_.steps) : config_.steps;
     log_warning(fmt::format("{}; the training goes on, and the next one is due at step {}",
-                            not_saved(saved.step, saved.failure, newest_whole_), std::max(next, step)));
+                            not_saved(saved.step, saved.failure, newest_whole_), next_due(step)));
     return;
   }
   log_info(fmt::format("saved {}", saved.path.string()));
@@ -175,14 +212,25 @@ void RunCheckpoints::report(const SavedCheckpoint& saved, int64_t step) const {
 }
 
 void RunCheckpoints::finish(int64_t step, const std::function<void()>& again) {
-  for (int64_t tries = 1;; ++tries) {
-    const auto [own, failure] = wait_for_all(step);
+  for (int64_t tries = 0;;) {
+    const auto [own, failure, late] = wait_for_all(step, Seconds(config_.save_timeout_s));
+    if (!late.empty()) {
+      writer_.abandon();
+      throw Error(
+          not_saved(*saved_step_,
+                    fmt::format("it has been under way for {:.0f} s ({}), and the run waits no longer "
+                                "than {:g} s for it (train.save_timeout_s)",
+                                seconds_since(begun_), late, config_.save_timeout_s),
+                    newest_whole_));
+    }
     if (failure.empty()) {
       if (own) report(*own, step);
-      return;
+      if (!left_out_) return;
+      again();
+      continue;
     }
     const std::string message = not_saved(step, failure, newest_whole_);
-    if (tries >= config_.last_save_tries) throw Error(message);
+    if (++tries >= config_.last_save_tries) throw Error(message);
     const std::chrono::seconds pause(int64_t{1} << (tries - 1));
     if (group_.is_first()) log_warning(fmt::format("{}; it is tried again in {} s", message, pause.count()));
     std::this_thread::sleep_for(pause);

@@ -43,20 +43,23 @@ class RunCheckpoints {
   // A run goes on from a checkpoint, of this output or another.
   void resumed_from(const std::filesystem::path& checkpoint, int64_t step);
 
-  // Begins the one of this step; waits for the one before. copy: makes the content, once that is there.
-  void begin(int64_t step, int64_t best_step, const std::function<CheckpointContent()>& copy);
+  // Begins the one of this step, once the one before is there; false, with a warning, where that takes longer than config.save_patience_s:
+  // this one is left out. copy: makes the content.
+  bool begin(int64_t step, int64_t best_step, const std::function<CheckpointContent()>& copy);
   // Whether there is news of the one under way, on this rank, which report() tells. Does not wait.
   bool has_news();
   void report(int64_t step);
-  // Waits for the one under way. Where it cannot be written, it is begun again by `again`, for the step of then, with pauses; throws blt::Error
-  // in the end: what was trained since the one before would be lost.
+  // Waits for the one under way. Where it cannot be written, it is begun again by `again`, for the step of then, with pauses, and so is one that
+  // was left out. Throws blt::Error in the end, and where config.save_timeout_s is over: what was trained since the one before would be lost.
   void finish(int64_t step, const std::function<void()>& again);
 
  private:
+  using Seconds = std::chrono::duration<double>;
   // What became of the one under way: on this rank, none where that is not known in time; and on all of them.
-  std::optional<SavedCheckpoint> wait_for_own_part(std::chrono::duration<double> longest);
+  std::optional<SavedCheckpoint> wait_for_own_part(Seconds longest);
   struct Written;
-  Written wait_for_all(int64_t step);
+  Written wait_for_all(int64_t step, Seconds longest);
+  int64_t next_due(int64_t step) const;
   void report(const SavedCheckpoint& saved, int64_t step) const;
 
   TrainConfig config_;
@@ -66,8 +69,10 @@ class RunCheckpoints {
   CheckpointWriter writer_;
   std::optional<SavedCheckpoint> news_;
   std::optional<int64_t> saved_step_;
-  std::filesystem::path newest_whole_;  // of those that are known to be whole; empty: none
-  std::string failure_;                 // of the last one, what the other ranks are still to be told
+  std::filesystem::path newest_whole_;           // of those that are known to be whole; empty: none
+  std::string failure_;                          // of the last one, what the other ranks are still to be told
+  std::chrono::steady_clock::time_point begun_;  // the last one
+  bool left_out_ = false;                        // one since
   int64_t num_failed_ = 0;
   SaveTimes times_;
 };

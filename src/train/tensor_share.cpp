@@ -226,9 +226,11 @@ std::map<std::string, SafetensorsLayout> lay_out_files(
 }
 
 WrittenRanges write_shares(const fs::path& folder, const std::map<std::string, SafetensorsLayout>& files,
-                           const TensorShares& shares, int64_t rank, bool with_headers) {
+                           const TensorShares& shares, int64_t rank, bool with_headers,
+                           const std::function<void(const fs::path& file)>& begins) {
   WrittenRanges written;
   for (const auto& [file, layout] : files) {
+    begins(folder / file);
     std::vector<WrittenRange>& ranges = written[file];
     make_folder_below(folder, file);
     const SharedFile target(folder / file, layout.file_bytes);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -69,9 +70,10 @@ std::map<std::string, SafetensorsLayout> lay_out_files(
     const std::map<std::string, std::map<std::string, std::string>>& metadata);
 
 // Writes a rank's shares into the files in `folder` and in folders right below it, and syncs them; several ranks do so at once. with_headers: for one of them. Throws
-// blt::Error when the disk does not take it, or a share is of another type or shape than `files` has.
+// blt::Error when the disk does not take it, or a share is of another type or shape than `files` has. begins: called before each file.
 WrittenRanges write_shares(const std::filesystem::path& folder,
                            const std::map<std::string, SafetensorsLayout>& files, const TensorShares& shares,
-                           int64_t rank, bool with_headers);
+                           int64_t rank, bool with_headers,
+                           const std::function<void(const std::filesystem::path& file)>& begins);
 
 }  // namespace blt

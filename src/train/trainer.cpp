@@ -416,7 +416,7 @@ bool Trainer::is_best(double bits_per_byte) {
 
 bool Trainer::save() {
   if (!parts_.model_to_save || parts_.output.empty() || checkpoints_->saved_step() == step_) return false;
-  checkpoints_->begin(step_, best_step_, [this] {
+  return checkpoints_->begin(step_, best_step_, [this] {
     ModelToSave model = parts_.model_to_save();
     StateWriter place;
     data_->save(place);
@@ -433,7 +433,6 @@ bool Trainer::save() {
     };
     return content;
   });
-  return true;
 }
 
 int64_t Trainer::failed_saves() const { return checkpoints_->num_failed(); }

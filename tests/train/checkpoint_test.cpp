@@ -67,7 +67,7 @@ std::vector<SavedCheckpoint> write_with(
       };
     }
     if (change) change(r, job);
-    writers.push_back(std::make_unique<CheckpointWriter>());
+    writers.push_back(std::make_unique<CheckpointWriter>(std::chrono::seconds(60)));
     writers.back()->start(std::move(job));
   }
   std::vector<SavedCheckpoint> saved;

@@ -94,6 +94,8 @@ struct TrainConfig {
   int64_t keep_checkpoints = 3;
   int64_t keep_every = 0;
   int64_t last_save_tries = 6;
+  double save_patience_s = 10;
+  double save_timeout_s = 1800;
 
   static void fields(auto& self, auto&& field) {
     field("steps", self.steps, "Optimizer steps.", at_least(1));
@@ -146,6 +148,16 @@ struct TrainConfig {
           "1, 2, "
           "4, ... seconds in between, before the run ends with an error. Others are not tried again.",
           between(1, 20));
+    field("save_patience_s", self.save_patience_s,
+          "How long the training waits, in seconds, when a checkpoint is due and the one before is not "
+          "written yet; "
+          "then this one is left out.",
+          at_least(0));
+    field("save_timeout_s", self.save_timeout_s,
+          "How long the end of a run (or a stop) waits, in seconds, for a checkpoint that is being written, "
+          "before "
+          "the run ends with an error: a disk may hang.",
+          above(0));
   }
   void validate(Errors& errors) const;
   int64_t accumulate_at(int64_t step) const;  // batches of step `step`, from 0
@@ -286,10 +298,11 @@ class Trainer {
   // parallel().make_whole() alone; so it is when run() has thrown. Batches are read a step ahead, up to config.steps; a rank that cannot read
   // those of its step throws blt::Error.
   StepStats train_step();
-  // Begins a checkpoint of this step; false where there is one, or nothing to save. What became of the one before is logged.
+  // Begins a checkpoint of this step; false where there is one, or nothing to save, or it is left out (save_patience_s). What became of the one
+  // before is logged.
   bool save();
-  // Waits until the checkpoint under way is written; when it cannot be, tries it again (last_save_tries) for the step it is at now, and
-  // throws blt::Error in the end.
+  // Waits until the checkpoint under way is written; when it cannot be, or one was left out since, tries it again (last_save_tries) for the step it
+  // is at now. Throws blt::Error in the end, and when that takes too long (save_timeout_s).
   void finish_saving();
 
   const Optimizer& optimizer() const { return optimizer_; }
