@@ -139,6 +139,8 @@ std::shared_ptr<Group> join(const RankPlace& place, const GroupTimeouts& timeout
   FLAGS_caffe2_log_level = 3;  // c10d's own messages, with stacks, beside those that are thrown here
   // Nor does its watchdog of NCCL's transfers end the process: ours names the rank and the transfer.
   c10::utils::set_env("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0", /*overwrite=*/false);
+  // Nor does it write down every transfer with a stack, which ours needs not and which is not safe where ranks are threads.
+  c10::utils::set_env("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/false);
   const StopAtOnce starting(place.rank == 0 ? "stopped before all ranks were there" : "");
   std::unique_ptr<RankStore> store = reach_store(place, timeouts.start_s);
   meet(*store, timeouts.start_s);
