@@ -161,7 +161,7 @@ void add_matrices(const Training& stage, const ParallelConfig& parallel, const O
   sizes.matrix_parts = *std::max_element(parts.begin(), parts.end());
 }
 
-StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t world) {
+StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t world, at::Device device) {
   const Sharding sharding = parallel.sharding;
   const bool narrow = stage.train->compute == Compute::kBfloat16;
   freeze_groups(*stage.module, stage.train->optimizer.groups);
@@ -226,7 +226,8 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
   // Where gradients leave in every micro-batch, one is like the other.
   const bool all_leave = world > 1 && (sharding == Sharding::kZero2 || sharding == Sharding::kZero3);
   const int64_t measured = all_leave ? 1 : std::min<int64_t>(sizes.micro_batches, 2);
-  cost.step = measure_step(*stage.module, stage.loss, stage.batch, measured, /*gradients_leave=*/world > 1);
+  cost.step =
+      measure_step(*stage.module, stage.loss, stage.batch, measured, /*gradients_leave=*/world > 1, device);
   cost.backward =
       static_cast<double>(cost.step.peak) +
       static_cast<double>((sizes.micro_batches - measured) * sizes.rows_of_batch) * row_bytes(sizes);
@@ -314,6 +315,7 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
     throw Error(
         "--dry-run needs the model's shape in the config: `model`, or an `entropy_model` of kind train");
   const int64_t world = machines.world;
+  const at::Device device(config.device);  // which need not be there
   DryRun result;
   Page page;
   page.title(fmt::format("{} rank{}, sharding {}, tables {}", world, world == 1 ? "" : "s",
@@ -332,11 +334,11 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   }
   std::optional<StageCost> before;
   if (first && live_entropies) {
-    before = cost_of(*first, config.parallel, world);
+    before = cost_of(*first, config.parallel, world, device);
     result.most_bytes = before->most();
   }
   const Training stage = live_entropies || !first ? blt_training(config, shapes.blt) : *first;
-  const StageCost cost = cost_of(stage, config.parallel, world);
+  const StageCost cost = cost_of(stage, config.parallel, world, device);
   result.step_bytes = cost.held() + cost.passing() + entropy_model;
   result.most_bytes = std::max(result.most_bytes, cost.most() + entropy_model);
 

@@ -1,12 +1,16 @@
 #include "train/step_memory.h"
 
+#include <ATen/record_function.h>
 #include <c10/core/Allocator.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <mutex>
-#include <set>
+#include <optional>
+#include <string_view>
 
 #include "blt/model/ngram_embedding.h"
 
@@ -44,6 +48,12 @@ class MetaMemory : public c10::Allocator {
     count_.gradients += bytes;
   }
 
+  // There for a moment besides what is live.
+  void add_for_a_moment(int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    raise_peak(count_.live + bytes);
+  }
+
   c10::DataPtr allocate(size_t size) override {
     add(static_cast<int64_t>(size));
     return {nullptr, new size_t(size), free, c10::Device(c10::kMeta)};
@@ -59,8 +69,11 @@ class MetaMemory : public c10::Allocator {
   void add(int64_t bytes) {
     const std::lock_guard lock(mutex_);
     count_.live += bytes;
-    if (count_.live <= count_.peak) return;
-    count_.peak = count_.live;
+    raise_peak(count_.live);
+  }
+  void raise_peak(int64_t bytes) {
+    if (bytes <= count_.peak) return;
+    count_.peak = bytes;
     count_.gradients_at_peak = count_.gradients;
   }
 
@@ -89,11 +102,61 @@ class GradientHook : public torch::autograd::PostAccumulateGradHook {
   bool counted_ = false;
 };
 
+// While one lives, this thread's operators hold inside themselves what those of the CPU do, which compute in float32: of 16-bit tensors, copies of
+// what they read and of what they make.
+class WidenedCopies {
+ public:
+  WidenedCopies()
+      : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(begin, end)
+                                               .needsInputs(true)
+                                               .needsOutputs(true)
+                                               .scopes({at::RecordScope::FUNCTION}))) {}
+  ~WidenedCopies() { at::removeCallback(handle_); }
+  WidenedCopies(const WidenedCopies&) = delete;
+  WidenedCopies& operator=(const WidenedCopies&) = delete;
+
+ private:
+  struct OfInputs : at::ObserverContext {
+    int64_t bytes = 0;
+  };
+
+  // Products leave 16-bit numbers to LibTorch, and rows of tables are gathered as they are.
+  static bool widens(std::string_view name) {
+    constexpr std::array<std::string_view, 5> kOthers = {
+        "blt::linear", "blt::product", "blt::ngram_embedding", "blt::touched_rows", "blt::merge_rows"};
+    return name.starts_with("blt::") && std::find(kOthers.begin(), kOthers.end(), name) == kOthers.end();
+  }
+  template <class Values>
+  static int64_t bytes_of(const Values& values) {
+    int64_t bytes = 0;
+    for (const c10::IValue& value : values)
+      if (value.isTensor() && value.toTensor().defined() &&
+          at::isReducedFloatingType(value.toTensor().scalar_type()))
+        bytes += 4 * value.toTensor().numel();
+    return bytes;
+  }
+  static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
+    if (!widens(function.name())) return nullptr;
+    auto context = std::make_unique<OfInputs>();
+    context->bytes = bytes_of(function.inputs());
+    return context;
+  }
+  static void end(const at::RecordFunction& function, at::ObserverContext* context) {
+    if (context == nullptr) return;
+    const int64_t copies = static_cast<OfInputs*>(context)->bytes + bytes_of(function.outputs());
+    MetaMemory::instance().add_for_a_moment(copies);
+  }
+
+  at::CallbackHandle handle_;
+};
+
 }  // namespace
 
 StepMemory measure_step(torch::nn::Module& module,
                         const std::function<at::Tensor(const Batch&, const PartDone&)>& loss,
-                        const Batch& batch, int64_t micro_batches, bool gradients_leave) {
+                        const Batch& batch, int64_t micro_batches, bool gradients_leave, at::Device device) {
+  std::optional<WidenedCopies> copies;
+  if (device.is_cpu()) copies.emplace();
   MetaMemory& memory = MetaMemory::instance();
   const Batch shapes = batch.to(c10::kMeta);
   bool leave = false;

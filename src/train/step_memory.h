@@ -28,10 +28,11 @@ using PartDone = std::function<void(const std::string& part)>;
 
 // module: its parameters are on the meta device. loss: of a batch, []. micro_batches: whose gradients are added up. gradients_leave: a
 // gradient is taken away as soon as it is complete, in the last of them (into a bucket, which is not counted here). Gradients of n-gram tables
-// count with a row for each look-up. What operators on a real device use inside themselves is not seen. Throws c10::Error when an operator
+// count with a row for each look-up. What operators use inside themselves is not seen, but for the float32 copies of 16-bit tensors that those of the
+// CPU make, where `device` is the CPU. Throws c10::Error when an operator
 // has no kernel for the meta device. One thread at a time.
 StepMemory measure_step(torch::nn::Module& module,
                         const std::function<at::Tensor(const Batch&, const PartDone&)>& loss,
-                        const Batch& batch, int64_t micro_batches, bool gradients_leave);
+                        const Batch& batch, int64_t micro_batches, bool gradients_leave, at::Device device);
 
 }  // namespace blt
