@@ -76,20 +76,19 @@ void meet(RankStore& store, double timeout_s) {
   store.announce(kCame);
   const auto end = Clock::now() + to_milliseconds(timeout_s);
   const auto left = [&] { return std::chrono::duration_cast<milliseconds>(end - Clock::now()); };
-  const auto is_lost = [&] {
-    return Error(fmt::format("rank {} of {}: {}", place.rank, place.ranks, store.loss()));
-  };
+  const auto loss = [&] { return fmt::format("rank {} of {}: {}", place.rank, place.ranks, store.loss()); };
   while (true) {
     const std::optional<bool> all = store.all_announced(kCame, left());
-    if (!all) throw is_lost();
+    if (!all) fail(store, loss());
     if (*all) return;
+    store.find_spare();  // for a loss before all are there
     if (const auto told = store.failure({})) throw FailureTold(*told);
     if (left().count() <= 0) break;
     std::this_thread::sleep_for(std::clamp(left(), milliseconds(1), poll_interval));
     poll_interval = std::min(poll_interval * 3 / 2, kLongestPollInterval);
   }
   const auto missing = store.not_announced(kCame);
-  if (!missing) throw is_lost();
+  if (!missing) fail(store, loss());
   if (missing->empty()) return;  // at the last moment
   std::vector<int64_t> came;
   for (int64_t r = 0; r < place.ranks; ++r)

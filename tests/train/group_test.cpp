@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <thread>
@@ -241,6 +242,30 @@ TEST(Group, SaysWhoKeepsAStoreThatDoesNotAnswer) {
   EXPECT_MESSAGE(join(of_launcher, {.start_s = 1, .transfer_s = 1}),
                  "rank 1 of 2: the launcher, which keeps ");
   EXPECT_LT(seconds_since(start), 60);
+}
+
+TEST(Group, ALossBeforeAllHaveComeIsSaidOnce) {
+  auto store = tcp_store({.is_server = true});
+  const uint16_t port = store->getPort();
+  const std::string lost = "rank 0, which keeps the store at 127.0.0.1:" + std::to_string(port) + ", is gone";
+  std::atomic<int> said = 0, told = 0;
+  std::vector<std::thread> threads;
+  for (const int64_t rank : {1, 2})  // rank 0 keeps the store, and is not ready itself
+    threads.emplace_back([&, rank] {
+      try {
+        join({.rank = rank, .ranks = 3, .port = port}, {.start_s = 60, .transfer_s = 1});
+      } catch (const FailureTold&) {
+        ++told;
+      } catch (const Error& e) {
+        ++said;
+        EXPECT_NE(std::string(e.what()).find(lost), std::string::npos) << e.what();
+      }
+    });
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // both have come, and look now and then
+  store.reset();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(said, 1);
+  EXPECT_EQ(told, 1);
 }
 
 TEST(Group, NamesTheRankAndTheTransferThatAreStuck) {
