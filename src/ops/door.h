@@ -55,9 +55,12 @@ inline void check_covers(const char* op, const char* what, const Segments& segme
               ", its segments on ", segments.offsets.device());
 }
 
-// What a CPU kernel needs of an offset array before it follows it: [count + 1] int32 from 0 to `rows`, never
+enum class Cover { kAll, kBeginning };
+
+// What a CPU kernel needs of an offset array before it follows it: [count + 1] int32 from 0 to `rows` (or, of a beginning, to less), never
 // decreasing. A schema can be called with anything.
-inline const int32_t* checked_offsets(const char* op, const at::Tensor& offsets, int64_t rows) {
+inline const int32_t* checked_offsets(const char* op, const at::Tensor& offsets, int64_t rows,
+                                      Cover cover = Cover::kAll) {
   TORCH_CHECK(offsets.dim() == 1 && offsets.scalar_type() == at::kInt && offsets.numel() >= 1 &&
                   offsets.is_contiguous() && offsets.device().is_cpu(),
               op, ": offsets must be contiguous [count + 1] int32 on the CPU, got ", offsets.scalar_type(),
@@ -66,8 +69,9 @@ inline const int32_t* checked_offsets(const char* op, const at::Tensor& offsets,
   const int64_t count = offsets.numel() - 1;
   bool increases = true;
   for (int64_t s = 0; s < count; ++s) increases &= values[s] <= values[s + 1];
-  TORCH_CHECK(increases && values[0] == 0 && values[count] == rows, op, ": offsets must go from 0 to ", rows,
-              " without decreasing");
+  const bool ends = cover == Cover::kAll ? values[count] == rows : values[count] <= rows;
+  TORCH_CHECK(increases && values[0] == 0 && ends, op, ": offsets must go from 0 to ",
+              cover == Cover::kAll ? "" : "at most ", rows, " without decreasing");
   return values;
 }
 

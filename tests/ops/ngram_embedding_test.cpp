@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "everywhere.h"
 #include "message.h"
 #include "ngram_embedding_cases.h"
 #include "op_tests.h"
@@ -333,6 +334,74 @@ TEST(MergeRows, LooksAtCountRows) {
   EXPECT_TRUE(at::equal(ops::merge({padded, rows_of({4}, {3})}).values.squeeze(1), at::tensor({1.f, 5.f})));
 }
 
+// The embedding by its definition, in float64; ids behind the documents have their byte's row alone.
+at::Tensor plain_embedding(const at::Tensor& bytes, const Segments& documents, const Tables& tables,
+                           const NgramHash& hash, const NgramDropout& dropout) {
+  const int64_t end = documents.total;
+  const at::Tensor text = bytes.slice(0, 0, end), ids = plain_ngram_ids(text, documents, hash);
+  const at::Tensor factor = plain_dropout(end, hash.num_tables(), dropout);
+  const at::Tensor ngrams = tables.ngrams.to(at::kDouble);
+  at::Tensor result = at::embedding(tables.bytes.to(at::kDouble), bytes);
+  for (int64_t t = 0; t < hash.num_tables(); ++t)
+    result.slice(0, 0, end) += at::embedding(ngrams, ids.select(1, t)) * factor.select(1, t).unsqueeze(1);
+  return result;
+}
+
+double rounding(at::ScalarType dtype) {
+  return dtype == at::kDouble ? 1e-13 : dtype == at::kFloat ? 2e-6 : dtype == at::kHalf ? 1e-3 : 8e-3;
+}
+
+// What fills a batch up: no row is read or touched for it.
+BLT_TEST_EVERYWHERE(NgramEmbedding, IdsBehindTheDocumentsLookUpNothing) {
+  constexpr int64_t kT = 50;
+  const NgramHash hash{{3, 1, 2}, 61, 2};
+  Rng rng(31);
+  const at::Tensor bytes = rng.integer({kT}, 0, 5), there = bytes.to(where.device());
+  for (const std::vector<int64_t>& lengths :
+       {std::vector<int64_t>{30, 7}, {20, 17, 0, 0}, {49}, {50, 0}, {0, 0}, {}})
+    for (const NgramDropout& dropout : {NgramDropout{}, NgramDropout{0.4, 3}})
+      for (const at::ScalarType dtype : where.dtypes()) {
+        const Segments documents = Segments::from_lengths(lengths, /*allow_empty=*/true);
+        const Segments on_device = documents.to(where.device());
+        const int64_t end = documents.total;
+        const Tables tables = random_tables(hash, 24, dtype);
+        const Tables device_tables = {tables.bytes.to(where.device()), tables.ngrams.to(where.device())};
+        const std::string name =
+            std::string(c10::toString(dtype)) + " dropout " + std::to_string(dropout.probability) + " of " +
+            std::to_string(lengths.size()) + " documents, " + std::to_string(end) + " ids";
+
+        const at::Tensor ids = ops::ngram_ids(there, on_device, hash, dropout);
+        const at::Tensor stays = plain_dropout(end, hash.num_tables(), dropout).ne(0);
+        EXPECT_TRUE(at::equal(
+            ids.cpu().slice(0, 0, end),
+            plain_ngram_ids(bytes.slice(0, 0, end), documents, hash).masked_fill(stays.logical_not(), -1)))
+            << name;
+        EXPECT_TRUE((ids.slice(0, end) == -1).all().item<bool>()) << name;
+
+        const at::Tensor expected = plain_embedding(bytes, documents, tables, hash, dropout);
+        const ops::DistinctRows distinct = ops::distinct_rows(ids);
+        const at::Tensor rows = device_tables.ngrams.index_select(0, distinct.ids);
+        for (const at::Tensor& out : {ops::ngram_embedding(there, on_device, device_tables.bytes,
+                                                           device_tables.ngrams, hash, nullptr, dropout),
+                                      ops::ngram_embedding_of_rows(there, device_tables.bytes, ids, distinct,
+                                                                   rows, hash, nullptr, dropout)})
+          EXPECT_TRUE(
+              at::allclose(out.to(at::kCPU, at::kDouble), expected, rounding(dtype), 8 * rounding(dtype)))
+              << name;
+
+        const at::Tensor weights = Rng(37).normal({kT, 24}).to(dtype);
+        const RowGradient touched =
+            backward_rows(there, on_device, device_tables, hash, weights.to(where.device()), dropout);
+        const at::Tensor dense = dense_gradient(bytes.slice(0, 0, end), documents, tables.ngrams, hash,
+                                                weights.slice(0, 0, end), dropout);
+        EXPECT_EQ(touched.count.item<int64_t>(), dense.ne(0).any(1).sum().item<int64_t>()) << name;
+        const double sums = dtype == at::kDouble ? 1e-13 : 2e-5;
+        EXPECT_TRUE(
+            at::allclose(dense_rows(touched, dense.size(0), 24).to(at::kCPU, at::kDouble), dense, sums, sums))
+            << name;
+      }
+}
+
 TEST(NgramEmbedding, RefusesWhatDoesNotFit) {
   const NgramHash hash{{3, 4}, 10, 1};
   const at::Tensor bytes = ints({1, 2, 39});
@@ -345,7 +414,7 @@ TEST(NgramEmbedding, RefusesWhatDoesNotFit) {
   EXPECT_MESSAGE(call(bytes.to(at::kLong), tables.bytes, tables.ngrams, hash),
                  "bytes must be [T] int32, got Long");
   EXPECT_MESSAGE(call(ints({1, 2}), tables.bytes, tables.ngrams, hash),
-                 "the segments cover 3 rows, but bytes has 2");
+                 "the documents cover 3 ids, but bytes has 2");
   EXPECT_MESSAGE(call(ints({1, 40, 2}), tables.bytes, tables.ngrams, hash),
                  "id 40 is not in the vocabulary of 40");
   EXPECT_MESSAGE(call(ints({1, -1, 2}), tables.bytes, tables.ngrams, hash),

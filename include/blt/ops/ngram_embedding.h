@@ -45,8 +45,9 @@ struct RowGradient {
 
 namespace ops {
 
-//   bytes      [T] int32 ids, T ids into D documents
-//   returns    [T, num_tables] int32: row of the fused table for every position and table, -1 where the look-up is left out
+//   bytes      [T] int32 ids
+//   documents  of these ids; they may end before T: ids behind them look up nothing (Batch::text_documents). Some may be empty.
+//   returns    [T, num_tables] int32: row of the fused table for every position and table, -1 where nothing is looked up or it is left out
 //
 // The n-gram that ends at a position, hashed as sum_t x[i - n + 1 + t] * p^t in wrapping int64, modulo `rows`
 // (floored). Windows start anew in each document and are filled with 0 before its start. Throws c10::Error on
@@ -62,7 +63,9 @@ at::Tensor ngram_ids(const at::Tensor& bytes, const Segments& documents, const N
 //   gradients    where the backward appends the touched rows of ngram_table, merged and sorted by row; may be
 //   null when gradients
 //                are off. Must outlive the backward.
-//   returns      [T, C]: byte_table[bytes[i]] + sum over tables of ngram_table[id]; with dropout over those that stay, times its scale
+//   documents    as above
+//   returns      [T, C]: byte_table[bytes[i]] + sum over tables of ngram_table[id]; with dropout over those that stay, times its scale; of an
+//                id behind the documents, byte_table[bytes[i]] alone
 //
 // Differentiable in byte_table (a dense gradient) and, through `gradients`, in ngram_table: no dense table is
 // ever made, and rows that were looked up only where they were left out are not touched. Sums are float32 (float64 for float64 tables).
@@ -74,8 +77,10 @@ at::Tensor ngram_embedding(const at::Tensor& bytes, const Segments& documents, c
 
 // Which rows of the tables look-ups read: what to fetch where the tables are not all at hand.
 struct DistinctRows {
-  at::Tensor ids;     // [N] int32: each row once, in increasing order
-  at::Tensor places;  // [num_tables, T] int64: where in `ids` each look-up's row is, -1 where it is left out
+  at::Tensor ids;  // [N] int32: each row once, in increasing order
+  at::Tensor
+      places;  // [num_tables, T] int64: where in `ids` each look-up's row is, -1 where there is none or it is left out
+  bool all_stay = true;  // whether no place is -1
 };
 //   ids  [T, num_tables] of ngram_ids()
 DistinctRows distinct_rows(const at::Tensor& ids);

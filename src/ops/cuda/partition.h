@@ -29,7 +29,7 @@ BLT_HOST_DEVICE inline int64_t count_below(const int32_t* values, int64_t count,
   return low;
 }
 
-// The segment of `count` that has `row`, which must lie in one of them: never an empty one. offsets [count + 1].
+// The segment of `count` that has `row`: never an empty one; `count` itself where the row lies behind all. offsets [count + 1].
 BLT_HOST_DEVICE inline int64_t segment_of(const int32_t* offsets, int64_t count, int64_t row) {
   return count_below(offsets, count + 1, row + 1) - 1;
 }

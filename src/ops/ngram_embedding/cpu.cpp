@@ -44,7 +44,8 @@ class Plan {
 };
 
 Bytes checked_bytes(const char* op, const Tensor& bytes, const Tensor& offsets) {
-  return {bytes.const_data_ptr<int32_t>(), checked_offsets(op, offsets, bytes.size(0)), offsets.numel() - 1};
+  return {bytes.const_data_ptr<int32_t>(), checked_offsets(op, offsets, bytes.size(0), Cover::kBeginning),
+          offsets.numel() - 1};
 }
 
 Tensor hash_ids(const Tensor& bytes, const Tensor& offsets, int64_t, at::IntArrayRef sizes, int64_t rows,
@@ -84,12 +85,12 @@ Tensor embed(const Bytes& text, const Plan& plan, const Tensor& byte_table, cons
 }
 
 // The 16-bit types: gathered as they are, added in float.
-Tensor embed_reduced(const Tensor& bytes, const Tensor& ids, const Tensor& byte_table,
+Tensor embed_reduced(const Tensor& bytes, const Tensor& ids, bool all_stay, const Tensor& byte_table,
                      const Tensor& ngram_table, const NgramDropout& dropout) {
   Tensor total = at::embedding(byte_table, bytes).to(at::kFloat);
   for (int64_t t = 0; t < ids.size(1); ++t) {
     const Tensor rows = ids.select(1, t);
-    if (dropout.probability == 0)
+    if (all_stay)
       total += at::embedding(ngram_table, rows);
     else  // a row that is left out is any row, times 0
       total.addcmul_(at::embedding(ngram_table, rows.clamp_min(0)).to(at::kFloat),
@@ -119,8 +120,9 @@ Tensor embedding(const Tensor& bytes, const Tensor& offsets, int64_t longest, co
     return embed<double>(text, plan, byte_table_, table_, tables, dropout.scale(), positions);
   if (byte_table.scalar_type() == at::kFloat)
     return embed<float>(text, plan, byte_table_, table_, tables, dropout.scale(), positions);
+  const bool all_stay = dropout.probability == 0 && text.offsets[text.documents] == positions;
   return embed_reduced(bytes_, hash_ids(bytes_, offsets, longest, sizes, rows, functions, probability, seed),
-                       byte_table_, table_, dropout);
+                       all_stay, byte_table_, table_, dropout);
 }
 
 }  // namespace

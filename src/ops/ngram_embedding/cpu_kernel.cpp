@@ -57,9 +57,10 @@ inline bool is_dropped(const HashPlan& plan, int64_t i, int64_t table, int64_t t
   return split_mix(plan.seed, static_cast<uint64_t>(i * tables + table)) < plan.dropped_below;
 }
 
-// The ids of position i without those that are left out; returns how many stay.
+// The ids of position i without those that are left out; returns how many stay. before < 0: none.
 inline int64_t look_ups(const Bytes& bytes, int64_t i, int64_t before, const HashPlan& plan,
                         const FlooredModulo& modulo, int32_t* ids) {
+  if (before < 0) return 0;
   hash(bytes, i, before, plan, modulo, ids);
   const int64_t tables = plan.functions * plan.num_sizes;
   if (plan.dropped_below == 0) return tables;
@@ -83,8 +84,9 @@ class Walk {
     }
   }
 
-  // How many positions precede `position` in its document; positions must not decrease.
+  // How many positions precede `position` in its document, -1 behind the last one; positions must not decrease.
   int64_t before(int64_t position) {
+    if (position >= bytes_.offsets[bytes_.documents]) return -1;
     while (position >= bytes_.offsets[document_ + 1]) ++document_;
     return position - bytes_.offsets[document_];
   }
@@ -124,10 +126,11 @@ void ngram_ids(const Bytes& bytes, const HashPlan& plan, int32_t* ids, int64_t f
   Walk walk(bytes, first);
   for (int64_t i = first; i < last; ++i) {
     int32_t* own = ids + i * tables;
-    hash(bytes, i, walk.before(i), plan, modulo, own);
-    if (plan.dropped_below == 0) continue;
+    const int64_t before = walk.before(i);
+    if (before >= 0) hash(bytes, i, before, plan, modulo, own);
+    if (before >= 0 && plan.dropped_below == 0) continue;
     for (int64_t t = 0; t < tables; ++t)
-      if (is_dropped(plan, i, t, tables)) own[t] = -1;
+      if (before < 0 || is_dropped(plan, i, t, tables)) own[t] = -1;
   }
 }
 

@@ -19,7 +19,7 @@ struct HashPlan {
   uint64_t dropped_below;  // look-ups whose random number is smaller are left out; 0: none
 };
 
-// Documents are contiguous: positions offsets[d] to offsets[d + 1] of `bytes`.
+// Documents are contiguous: positions offsets[d] to offsets[d + 1] of `bytes`. Those behind the last one look up no n-grams.
 struct Bytes {
   const int32_t* ids;
   const int32_t* offsets;
@@ -50,7 +50,7 @@ struct RowSums {
   int64_t columns;
 };
 
-// -1 where a look-up is left out.
+// -1 where a look-up is left out, or there is none.
 BLT_DECLARE_KERNEL(void ngram_ids(const Bytes& bytes, const HashPlan& plan, int32_t* ids, int64_t first,
                                   int64_t last))
 // `scratch` has room for two positions' ids.

@@ -15,7 +15,8 @@ __device__ int num_tables(const NgramIds& a) { return a.num_sizes * a.functions;
 // The rows that one hash function gives a position; `ids` are those of the position, all tables.
 __device__ void hash(const NgramIds& a, int64_t position, int function, int32_t* ids) {
   const int32_t* byte = a.bytes + position;
-  const int64_t before = position - a.offsets[segment_of(a.offsets, a.documents, position)];
+  const int64_t document = segment_of(a.offsets, a.documents, position);
+  const int64_t before = position - a.offsets[document];
   const uint64_t prime = a.primes[function % kNumPrimes];
   // The n-gram's hash is its oldest id plus prime times the hash of the (n - 1)-gram: from the newest id to the oldest.
   uint64_t h = 0;
@@ -27,8 +28,9 @@ __device__ void hash(const NgramIds& a, int64_t position, int function, int32_t*
     if (row < 0) row += a.rows;
     const int table = function * a.num_sizes + a.tables[s];
     const bool dropped =
-        a.dropped_below != 0 &&
-        split_mix(a.seed, static_cast<uint64_t>(position * num_tables(a) + table)) < a.dropped_below;
+        document == a.documents ||  // behind all
+        (a.dropped_below != 0 &&
+         split_mix(a.seed, static_cast<uint64_t>(position * num_tables(a) + table)) < a.dropped_below);
     ids[table] = dropped ? -1 : static_cast<int32_t>(table * a.rows + row);
   }
 }

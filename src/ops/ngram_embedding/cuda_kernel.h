@@ -9,7 +9,7 @@ constexpr int kMaxSizes = 32;  // group sizes
 constexpr int kMaxTables = 8192;
 constexpr int kNumPrimes = 11;
 
-// Documents are contiguous: positions offsets[d] to offsets[d + 1] of `bytes`.
+// Documents are contiguous: positions offsets[d] to offsets[d + 1] of `bytes`. Those behind the last one look up no n-grams.
 struct NgramIds {
   const int32_t* bytes;
   const int32_t* offsets;

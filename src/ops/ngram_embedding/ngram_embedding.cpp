@@ -105,6 +105,11 @@ struct NgramEmbeddingFunction : torch::autograd::Function<NgramEmbeddingFunction
   static constexpr size_t kByteTable = 2, kNgramTable = 3;
 };
 
+void check_documents(const char* op, const Segments& documents, const Tensor& bytes) {
+  TORCH_CHECK(documents.offsets.defined() && documents.total <= bytes.size(0), op, ": the documents cover ",
+              documents.total, " ids, but bytes has ", bytes.size(0));
+}
+
 bool takes_gradient(const Tensor& x) {
   return at::GradMode::is_enabled() && x.defined() && x.requires_grad();
 }
@@ -297,7 +302,7 @@ void check_tables(const Tensor& bytes, const Tensor& byte_table, const Tensor& n
 Tensor ngram_ids(const Tensor& bytes, const Segments& documents, const NgramHash& hash,
                  const NgramDropout& dropout) {
   check_bytes("ngram_ids", bytes, documents.offsets);
-  check_covers("ngram_ids", "bytes", documents, bytes);
+  check_documents("ngram_ids", documents, bytes);
   return call_ids(bytes, documents.offsets, documents.longest,
                   checked_hash(hash.sizes, hash.rows, hash.functions),
                   checked_dropout(dropout.probability, dropout.seed));
@@ -307,7 +312,7 @@ Tensor ngram_embedding(const Tensor& bytes, const Segments& documents, const Ten
                        const Tensor& ngram_table, const NgramHash& hash, std::vector<RowGradient>* gradients,
                        const NgramDropout& dropout) {
   check_bytes("ngram_embedding", bytes, documents.offsets);
-  check_covers("ngram_embedding", "bytes", documents, bytes);
+  check_documents("ngram_embedding", documents, bytes);
   check_tables(bytes, byte_table, ngram_table, checked_hash(hash.sizes, hash.rows, hash.functions));
   checked_dropout(dropout.probability, dropout.seed);
   const auto table = ngram_table.defined() ? std::optional<Tensor>(ngram_table) : std::nullopt;

@@ -17,13 +17,13 @@ namespace {
 
 using at::Tensor;
 
-Tensor sums(const Tensor& bytes, const Tensor& byte_table, const Tensor& places, const Tensor& rows,
-            const NgramDropout& dropout) {
+Tensor sums(const Tensor& bytes, const Tensor& byte_table, const ops::DistinctRows& distinct,
+            const Tensor& rows, const NgramDropout& dropout) {
   const at::ScalarType sum_type = byte_table.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   Tensor total = at::embedding(byte_table, bytes).to(sum_type);
   if (rows.size(0) > 0)  // else every look-up is left out
-    for (const Tensor& place : places.unbind(0)) {
-      if (dropout.probability == 0)
+    for (const Tensor& place : distinct.places.unbind(0)) {
+      if (distinct.all_stay)
         total += at::embedding(rows, place);
       else  // a row that is left out is any row, times 0
         total.addcmul_(at::embedding(rows, place.clamp_min(0)).to(sum_type),
@@ -35,16 +35,16 @@ Tensor sums(const Tensor& bytes, const Tensor& byte_table, const Tensor& places,
 // The rows are an input, so that a graph exists for the tables alone too; their gradient goes to `gradients`.
 struct OfRowsFunction : torch::autograd::Function<OfRowsFunction> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& bytes,
-                        const Tensor& byte_table, const Tensor& rows, const Tensor& ids, const Tensor& places,
-                        int64_t rows_per_table, const NgramDropout& dropout,
-                        std::vector<RowGradient>* gradients) {
+                        const Tensor& byte_table, const Tensor& rows, const Tensor& ids,
+                        const ops::DistinctRows& distinct, int64_t rows_per_table,
+                        const NgramDropout& dropout, std::vector<RowGradient>* gradients) {
     const at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({bytes, ids});
     context->saved_data["vocabulary"] = byte_table.size(0);
     context->saved_data["rows_per_table"] = rows_per_table;
     context->saved_data["dropout"] = dropout.probability;
     context->saved_data["gradients"] = static_cast<int64_t>(reinterpret_cast<intptr_t>(gradients));
-    return sums(bytes, byte_table, places, rows, dropout);
+    return sums(bytes, byte_table, distinct, rows, dropout);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -69,10 +69,10 @@ DistinctRows distinct_rows(const Tensor& ids) {
   const at::NoGradGuard no_grad;
   auto [distinct, places, counts] =
       at::_unique2(ids.t().contiguous(), /*sorted=*/true, /*return_inverse=*/true);
-  // Look-ups that are left out have id -1, the smallest.
+  // What is not looked up has id -1, the smallest.
   const bool any_left_out = distinct.size(0) > 0 && distinct[0].item<int32_t>() < 0;
   if (!any_left_out) return {distinct, places};
-  return {distinct.slice(0, 1), places - 1};
+  return {distinct.slice(0, 1), places - 1, /*all_stay=*/false};
 }
 
 Tensor ngram_embedding_of_rows(const Tensor& bytes, const Tensor& byte_table, const Tensor& ids,
@@ -95,10 +95,10 @@ Tensor ngram_embedding_of_rows(const Tensor& bytes, const Tensor& byte_table, co
   check_one_device("ngram_embedding_of_rows", {"bytes", bytes}, {{"byte_table", byte_table}, {"ids", ids}});
   if (!at::GradMode::is_enabled() || (gradients == nullptr && !byte_table.requires_grad())) {
     const at::NoGradGuard no_grad;
-    return sums(bytes, byte_table, distinct.places, rows, dropout);
+    return sums(bytes, byte_table, distinct, rows, dropout);
   }
   const Tensor leaf = rows.detach().requires_grad_(gradients != nullptr);
-  return OfRowsFunction::apply(bytes, byte_table, leaf, ids, distinct.places, hash.rows, dropout, gradients);
+  return OfRowsFunction::apply(bytes, byte_table, leaf, ids, distinct, hash.rows, dropout, gradients);
 }
 
 }  // namespace blt::ops
