@@ -234,6 +234,7 @@ Batch Batch::to(at::Device device) const {
   result.patches = patches.to(device);
   result.latent_documents = latent_documents.to(device);
   result.readers = readers.to(device);
+  result.text_documents = text_documents.to(device);
   return result;
 }
 

@@ -25,11 +25,12 @@ constexpr int32_t kIgnore = -100;  // a target that takes no loss
 // How a row of N things is cut into contiguous segments. Built only by its factories, so that offsets, ids
 // and counts always agree. Cheap to copy. Thread-safe to read.
 struct Segments {
-  at::Tensor offsets;   // [count + 1] int32, offsets[0] == 0, offsets[count] == N, strictly increasing (only
-                        // Batch::readers may have empty segments)
-  int64_t count = 0;    // known on the host: no device synchronisation to size an output
-  int64_t longest = 0;  // length of the longest segment, likewise
-  int64_t total = 0;    // N, likewise
+  at::Tensor offsets;  // [count + 1] int32, offsets[0] == 0, offsets[count] == N, strictly increasing (only
+                       // Batch::readers may have empty segments)
+  int64_t count = 0;   // known on the host: no device synchronisation to size an output
+  int64_t longest =
+      0;  // length of the longest segment, or of the longest that there may be (filled_batch.h), likewise
+  int64_t total = 0;  // N, likewise
 
   at::Tensor ids() const;        // [N] int32: the segment each thing belongs to
   at::Tensor positions() const;  // [N] int32: the place of each thing in its segment, from 0
@@ -70,6 +71,15 @@ struct Batch {
   int64_t num_byte_targets =
       0;  // those of them that are bytes, not special ids: what bits per byte divides by
   std::vector<TextPlace> places = {};  // [D] where the text of each sequence was read, on the host
+  // Where the last sequences are filler (data/filled_batch.h): `documents`, of which those are empty and at the end of the text, so that no
+  // n-gram of theirs is looked up. Undefined offsets: there is no filler.
+  Segments text_documents = {};
+  int64_t num_filler_documents = 0, num_filler_patches = 0;
+
+  // Those whose n-grams are looked up.
+  const Segments& hashed_documents() const {
+    return text_documents.offsets.defined() ? text_documents : documents;
+  }
 
   Batch to(at::Device device) const;
 

@@ -92,6 +92,11 @@ Pack::Options pack_options(const DataConfig& config, Pass pass, bool patched) {
                         .cut = pass == Pass::kTraining,
                         .patched = patched};
   if (!options.bytes && !options.patches) options.bytes = DataConfig::kDefaultBatchBytes;
+  if (config.batch_sequences && pass == Pass::kTraining) {
+    options.filled = config.filled_sizes(patched);
+    if (patched && options.filled->patches == 0)
+      throw Error("data.batch_sequences: batches of one size that have patches need data.batch_patches too");
+  }
   return options;
 }
 

@@ -40,33 +40,42 @@ int64_t longest_run(const PatchedSequence& sequence, int64_t begin, int64_t byte
 Pack::Pack(std::unique_ptr<Stage<PatchedSequence>> input, Options options,
            std::shared_ptr<LoaderMetrics> metrics)
     : input_(std::move(input)), options_(options), metrics_(std::move(metrics)) {
-  TORCH_CHECK(options_.bytes || options_.patches, "Pack: there is no budget");
+  TORCH_CHECK(options_.bytes || options_.patches || options_.filled, "Pack: there is no budget");
+  TORCH_CHECK(!options_.filled || (options_.cut && (options_.filled->patches > 0) == options_.patched),
+              "Pack: batches that are filled cut sequences, and have patches or not");
   TORCH_CHECK(!options_.patches || (options_.patched && *options_.patches >= 2),
               "Pack: a budget in patches is at least 2, and only for batches with patches");
 }
 
 std::optional<Batch> Pack::next() {
-  const std::vector<PatchedSequence> sequences = fill();
+  std::vector<PatchedSequence> sequences = options_.filled ? fill_room() : fill();
   if (sequences.empty()) return std::nullopt;
-  const auto pack = [&] { return options_.patched ? Batch::pack(sequences) : Batch::pack_bytes(sequences); };
+  const auto pack = [&] {
+    if (options_.filled) return fill_batch(std::move(sequences), *options_.filled);
+    return options_.patched ? Batch::pack(sequences) : Batch::pack_bytes(sequences);
+  };
   if (!metrics_) return pack();
-  int64_t bytes = 0, pieces = 0;
+  int64_t bytes = 0, pieces = 0, ids = 0;
   for (const PatchedSequence& sequence : sequences) {
     bytes += text_bytes(sequence, 0, num_pieces(sequence));
     pieces += num_pieces(sequence);
+    ids += static_cast<int64_t>(sequence.ids.size());
   }
-  report(bytes, pieces);
+  ++metrics_->batches;
+  metrics_->unused_millionths += static_cast<int64_t>(1e6 * std::max(0.0, 1.0 - used(bytes, pieces, ids)));
   return LoaderMetrics::measure(metrics_.get(), &LoaderMetrics::pack, bytes, pack);
 }
 
 // The share of the budget that came nearest to its end.
-void Pack::report(int64_t bytes, int64_t patches) const {
-  double used = 0;
-  if (options_.bytes) used = static_cast<double>(bytes) / static_cast<double>(*options_.bytes);
-  if (options_.patches)
-    used = std::max(used, static_cast<double>(patches) / static_cast<double>(*options_.patches));
-  ++metrics_->batches;
-  metrics_->unused_millionths += static_cast<int64_t>(1e6 * std::max(0.0, 1.0 - used));
+double Pack::used(int64_t bytes, int64_t patches, int64_t ids) const {
+  const auto share = [](int64_t part, int64_t of) {
+    return static_cast<double>(part) / static_cast<double>(of);
+  };
+  if (options_.filled)
+    return std::max(share(ids, options_.filled->ids),
+                    options_.patched ? share(patches, options_.filled->patches) : 0.0);
+  return std::max(options_.bytes ? share(bytes, *options_.bytes) : 0.0,
+                  options_.patches ? share(patches, *options_.patches) : 0.0);
 }
 
 bool Pack::pull() {
@@ -93,16 +102,57 @@ std::vector<PatchedSequence> Pack::fill() {
     if (end < count && (!options_.cut || end + own_bos < begin + 2)) break;
     room_bytes -= text_bytes(*pending_, begin, end);
     room_patches -= end - begin + own_bos;
-    if (end < count) {
-      PatchedSequence first = head(*pending_, end);
-      result.push_back(begin > 0 ? tail(first, begin) : std::move(first));
-      pending_pieces_ = end;
-      break;
-    }
-    result.push_back(begin > 0 ? tail(*pending_, begin) : std::move(*pending_));
-    pending_.reset();
+    result.push_back(hand_out(end));
+    if (pending_) break;
   }
   return result;
+}
+
+// The same for batches that filler makes up: the first sequence always fits, or a piece of it (FilledSizes::problem).
+std::vector<PatchedSequence> Pack::fill_room() {
+  std::vector<PatchedSequence> result;
+  FilledRoom room(*options_.filled);
+  constexpr int64_t kLeast = 2;  // pieces: a BOS alone is no use
+  while (room.fits(kLeast, options_.patched ? kLeast : 0) && (pending_ || pull())) {
+    const int64_t begin = pending_pieces_, count = num_pieces(*pending_);
+    const int64_t own_bos = begin > 0 ? 1 : 0;
+    const auto ids = [&](int64_t end) {
+      return piece_start(*pending_, end) - piece_start(*pending_, begin) + own_bos;
+    };
+    const auto patches = [&](int64_t end) { return options_.patched ? end - begin + own_bos : 0; };
+    const auto fits = [&](int64_t end) { return room.fits(ids(end), patches(end)); };
+    int64_t end = count;
+    if (!fits(count)) {  // then the most pieces that do
+      int64_t low = begin, high = count - 1;
+      while (low < high) {
+        const int64_t middle = low + (high - low + 1) / 2;
+        if (fits(middle))
+          low = middle;
+        else
+          high = middle - 1;
+      }
+      end = low;
+      if (end + own_bos < begin + kLeast) break;
+    }
+    room.take(ids(end), patches(end));
+    result.push_back(hand_out(end));
+    if (pending_) break;
+  }
+  TORCH_INTERNAL_ASSERT(!result.empty() || !pending_);
+  return result;
+}
+
+// The pieces of pending_ up to `end` that were not handed out yet; pending_ stays where there are more.
+PatchedSequence Pack::hand_out(int64_t end) {
+  const int64_t begin = pending_pieces_;
+  if (end < num_pieces(*pending_)) {
+    pending_pieces_ = end;
+    PatchedSequence first = head(*pending_, end);
+    return begin > 0 ? tail(first, begin) : std::move(first);
+  }
+  PatchedSequence rest = begin > 0 ? tail(*pending_, begin) : std::move(*pending_);
+  pending_.reset();
+  return rest;
 }
 
 void Pack::save(StateWriter& out) const {

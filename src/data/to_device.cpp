@@ -6,24 +6,17 @@
 
 #include <utility>
 
+#include "data/batch_tensors.h"
+
 namespace blt {
-namespace {
-
-// f(tensor) for each tensor of the batch that there is.
-template <class F>
-void for_each_tensor(Batch& batch, const F& f) {
-  for (at::Tensor* tensor : {&batch.bytes, &batch.targets, &batch.documents.offsets, &batch.patches.offsets,
-                             &batch.latent_documents.offsets, &batch.readers.offsets})
-    if (tensor->defined()) f(*tensor);
-}
-
-}  // namespace
 
 Batch BatchOnItsWay::arrive() && {
   if (copied) {
     const c10::Stream computing = copied->hold_current_stream();
     // The memory is the copies' stream's: given back there, it would take the next batch while steps that read this one are still to come.
-    for_each_tensor(batch, [&](at::Tensor& tensor) { tensor.record_stream(computing); });
+    for_each_tensor(batch, [&](at::Tensor& tensor) {
+      if (tensor.defined()) tensor.record_stream(computing);
+    });
   }
   return std::move(batch);
 }
@@ -38,7 +31,9 @@ std::optional<BatchOnItsWay> ToDevice::next() {
   if (!batch) return std::nullopt;
   if (!copies_) return BatchOnItsWay{.batch = std::move(*batch)};
   // LibTorch keeps pinned memory until the copies that read it are done.
-  for_each_tensor(*batch, [](at::Tensor& tensor) { tensor = tensor.pin_memory(); });
+  for_each_tensor(*batch, [](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.pin_memory();
+  });
   const c10::StreamGuard on_stream(*copies_);
   Batch there = batch->to(device_);
   return BatchOnItsWay{.batch = std::move(there), .copied = DeviceMark(device_)};

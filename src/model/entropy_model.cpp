@@ -12,7 +12,10 @@ EntropyModelImpl::EntropyModelImpl(const EntropyModelConfig& config) : config_(c
   lm_head = register_module("lm_head", Linear(config.dim, kVocabulary));
 }
 
-at::Tensor EntropyModelImpl::forward(const Batch& batch) { return forward(batch.bytes, batch.documents); }
+at::Tensor EntropyModelImpl::forward(const Batch& batch) {
+  const at::Tensor h = embedding(batch.bytes, batch.hashed_documents());
+  return forward_in(h, layers->context(batch.documents, h));
+}
 
 at::Tensor EntropyModelImpl::forward(const at::Tensor& bytes, const Segments& documents) {
   const at::Tensor h = embedding(bytes, documents);

@@ -18,7 +18,7 @@ LocalEncoderImpl::LocalEncoderImpl(const LocalEncoderConfig& config, const Ngram
 
 LocalEncoderImpl::Output LocalEncoderImpl::forward(const Batch& batch) {
   const TraceRange range(trace_name);
-  const at::Tensor h = embedding(batch.bytes, batch.documents);  // [T, C]
+  const at::Tensor h = embedding(batch.bytes, batch.hashed_documents());  // [T, C]
   const std::vector<at::Tensor> states = this->states(h, layers->context(batch.documents, h));
   return {states.back(), patches(states, batch.patches)};
 }

@@ -339,7 +339,8 @@ StepStats Trainer::train_step() {
   group_->take_waits();  // those between steps are no part of one
   for (const Batch& batch : batches) {
     stats.targets += batch.num_targets;
-    stats.text += {batch.num_byte_targets, batch.patches.count, batch.documents.count};
+    stats.text += {batch.num_byte_targets, batch.patches.count - batch.num_filler_patches,
+                   batch.documents.count - batch.num_filler_documents};
   }
   // What all ranks have: on its way while the first batch is computed.
   const at::Tensor counts =

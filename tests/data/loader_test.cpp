@@ -108,6 +108,30 @@ TEST_F(Loader, BatchesSayWhereTheirTextWasRead) {
             "source 1, file 1 from byte 5 on");
 }
 
+TEST_F(Loader, TrainingBatchesHaveOneSizeWhereTheConfigSaysSo) {
+  config.batch_bytes = 150;
+  config.batch_patches = 60;
+  config.batch_sequences = 12;
+  const std::shared_ptr<const Patcher> patcher = make_patcher({SpacePatching{}, 5});
+  int64_t text = 0;
+  for (const Batch& batch : take(*make_patch_loader(config, Pass::kTraining, patcher, nullptr), 20)) {
+    EXPECT_EQ(batch.bytes.size(0), 150);
+    EXPECT_EQ(batch.patches.count, 60);
+    EXPECT_EQ(batch.documents.count, 12);
+    text += batch.num_byte_targets;
+  }
+  EXPECT_GT(text, 20 * 75);
+  for (const Batch& batch : take(*make_byte_loader(config, Pass::kTraining), 20)) {
+    EXPECT_EQ(batch.bytes.size(0), 150);
+    EXPECT_EQ(batch.documents.count, 12);
+    EXPECT_EQ(batch.patches.count, 0);
+  }
+  for (const Batch& batch : take(*make_patch_loader(config, Pass::kValidation, patcher, nullptr)))
+    EXPECT_EQ(batch.num_filler_documents, 0);
+  config.batch_patches.reset();
+  EXPECT_MESSAGE(make_patch_loader(config, Pass::kTraining, patcher, nullptr), "need data.batch_patches too");
+}
+
 TEST_F(Loader, TrainingCanKeepTheOrder) {
   config.shuffle_sequences = 0;
   const auto texts = texts_of(take(*make_sequences(config, Pass::kTraining), 41));
@@ -317,6 +341,12 @@ TEST(DataConfig, ReadsItsSectionAndReportsAllMistakes) {
   EXPECT_MESSAGE(
       parse_config<DataConfig>("sources: [{weight: 1}]\nsequence_bytes: 64\nbatch_bytes: 32\n", "run.yaml"),
       "batch_bytes: 32 is less than sequence_bytes, 64");
+  EXPECT_MESSAGE(parse_config<DataConfig>("sources: [{paths: [a]}]\nbatch_sequences: 8\n", "run.yaml"),
+                 "run.yaml:2: batch_sequences: batches of one size need batch_bytes too");
+  EXPECT_MESSAGE(
+      parse_config<DataConfig>(
+          "sources: [{paths: [a]}]\nsequence_bytes: 64\nbatch_bytes: 640\nbatch_sequences: 9\n", "run.yaml"),
+      "run.yaml:4: batch_sequences: filler cannot make up all batches: 9 sequences are too few");
   EXPECT_MESSAGE(parse_config<DataConfig>("sources: [{weight: 1}]", "run.yaml"), "sources.0.paths");
   EXPECT_MESSAGE(parse_config<DataConfig>("entropy_device: gpu", "run.yaml"),
                  "entropy_device: must be cpu, cuda");

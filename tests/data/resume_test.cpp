@@ -205,10 +205,11 @@ TEST_F(Resume, AShuffledBlockThatBecameShorterIsAnError) {
 TEST_F(Resume, Pack) {
   const auto items = random_sequences(40, 2);
   const std::shared_ptr<const Patcher> patcher = make_patcher({SpacePatching{}, {}});
-  for (const Pack::Options options :
+  for (const Pack::Options& options :
        {Pack::Options{.bytes = 60}, Pack::Options{.bytes = 60, .cut = false}, Pack::Options{.bytes = 1},
         Pack::Options{.bytes = 30, .patches = 9}, Pack::Options{.patches = 2}, Pack::Options{.patches = 9},
-        Pack::Options{.bytes = 45, .patched = false}})
+        Pack::Options{.bytes = 45, .patched = false}, Pack::Options{.filled = FilledSizes{90, 30, 7, 32}},
+        Pack::Options{.patched = false, .filled = FilledSizes{90, 0, 7, 32}}})
     expect_resumable<Batch>(
         [&] {
           auto sequences = std::make_unique<PatchStage>(std::make_unique<ListStage<Sequence>>(items),

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "blt/base/config.h"
+#include "blt/data/filled_batch.h"
 #include "blt/model/compute.h"
 
 namespace blt {
@@ -97,6 +98,7 @@ struct DataConfig {
   bool eos = true;
   std::optional<int64_t> batch_bytes = {};
   std::optional<int64_t> batch_patches = {};
+  std::optional<int64_t> batch_sequences = {};
   int64_t shuffle_sequences = 16384;
   int64_t seed = 1;
   std::optional<PatchLengthConfig> patch_length = {};
@@ -124,6 +126,13 @@ struct DataConfig {
           "with batch_bytes too, at what "
           "comes first. Only for models that read patches.",
           at_least(2));
+    field(
+        "batch_sequences", self.batch_sequences,
+        "Every batch of the training has the same sizes, for train.cuda_graph: batch_bytes ids (special ones "
+        "and filler included), batch_patches patches (for models that read patches) and this many sequences, "
+        "the "
+        "last of them filler that takes no loss. None: batches are as large as their text.",
+        at_least(2));
     field("shuffle_sequences", self.shuffle_sequences,
           "Sequences of each source that are read ahead and shuffled, a block after the other; 0: text comes "
           "in its order.",
@@ -157,6 +166,8 @@ struct DataConfig {
   }
   // The budget in bytes that a batch has by default.
   static constexpr int64_t kDefaultBatchBytes = 16384;
+  // Of batches with patches or of bytes alone, where batch_sequences is given.
+  FilledSizes filled_sizes(bool patched) const;
   void validate(Errors& errors) const;
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "blt/batch.h"
+#include "blt/data/filled_batch.h"
 #include "blt/data/metrics.h"
 #include "blt/data/stage.h"
 
@@ -25,6 +26,9 @@ class Pack : public Stage<Batch> {
     bool cut = true;
     // Whether batches have patches (Batch::pack) or bytes alone (Batch::pack_bytes).
     bool patched = true;
+    // Every batch has these sizes, with filler (filled_batch.h), instead of budgets; sequences are cut, and none has more than
+    // `sequence_ids` ids.
+    std::optional<FilledSizes> filled = {};
   };
   // metrics: may be null.
   Pack(std::unique_ptr<Stage<PatchedSequence>> input, Options options,
@@ -37,7 +41,9 @@ class Pack : public Stage<Batch> {
  private:
   bool pull();  // the next sequence becomes pending_; false at the end
   std::vector<PatchedSequence> fill();
-  void report(int64_t bytes, int64_t patches) const;
+  std::vector<PatchedSequence> fill_room();
+  PatchedSequence hand_out(int64_t end);
+  double used(int64_t bytes, int64_t patches, int64_t ids) const;
 
   std::unique_ptr<Stage<PatchedSequence>> input_;
   Options options_;
