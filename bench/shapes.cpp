@@ -126,13 +126,14 @@ EntropyModelConfig entropy_shape(std::string_view name) {
   return result;
 }
 
-Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_patch) {
+std::vector<PatchedSequence> sequences(const std::string& text, int64_t rows, int64_t bytes,
+                                       double mean_patch) {
   TORCH_CHECK(!text.empty() && rows >= 1 && bytes >= 3 && mean_patch >= 1,
               "needs some text, a row, 3 bytes in it, and patches of at least a byte");
   const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(uint64_t{0});
   const at::Tensor starts = at::rand({rows, bytes - 2}, generator, at::kFloat) < 1 / mean_patch;
   const int64_t fewest = starts.sum(1).min().item<int64_t>();
-  std::vector<PatchedSequence> sequences;
+  std::vector<PatchedSequence> result;
   for (int64_t row = 0; row < rows; ++row) {
     PatchedSequence sequence;
     for (int64_t i = 0; i < bytes; ++i)
@@ -142,9 +143,31 @@ Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_pa
     const bool* start = starts.const_data_ptr<bool>() + row * (bytes - 2);
     for (int64_t i = 0; i < bytes - 2 && static_cast<int64_t>(sequence.starts.size()) < fewest + 2; ++i)
       if (start[i]) sequence.starts.push_back(i + 2);
-    sequences.push_back(std::move(sequence));
+    result.push_back(std::move(sequence));
   }
-  return Batch::pack(sequences);
+  return result;
+}
+
+Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_patch) {
+  return Batch::pack(sequences(text, rows, bytes, mean_patch));
+}
+
+FilledSizes sizes_around(const std::vector<PatchedSequence>& sequences) {
+  int64_t ids = 0, patches = 0;
+  FilledSizes sizes;
+  for (const PatchedSequence& sequence : sequences) {
+    const auto length = static_cast<int64_t>(sequence.ids.size());
+    ids += length;
+    patches += static_cast<int64_t>(sequence.starts.size()) - (sequence.starts.back() == length ? 1 : 0);
+    sizes.sequence_ids = std::max(sizes.sequence_ids, length);
+  }
+  const auto rows = static_cast<int64_t>(sequences.size());
+  for (int64_t filler = 1; sizes.sequences - rows < filler; filler = sizes.least_filler()) {
+    sizes.sequences = rows + filler;
+    sizes.patches = patches + 2 * filler;  // a BOS and a patch each
+    sizes.ids = std::max(ids + 2 * filler, sizes.patches + sizes.sequence_ids - 2);
+  }
+  return sizes;
 }
 
 }  // namespace blt::bench

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "blt/batch.h"
+#include "blt/data/filled_batch.h"
 #include "blt/model/blt.h"
 #include "blt/model/entropy_model.h"
 
@@ -23,7 +25,12 @@ EntropyModelConfig entropy_shape(std::string_view name);
 // `text` over and over, cut into `rows` sequences of `bytes` ids each, the first of which becomes BOS. Patches start at 0, at 1, and
 // then anywhere with probability 1 / mean_patch; every row keeps as many as the row with the fewest. The same random numbers as
 // torch.rand of a generator with seed 0, so the same patches as the peer's.
+std::vector<PatchedSequence> sequences(const std::string& text, int64_t rows, int64_t bytes,
+                                       double mean_patch);
+// Those end to end.
 Batch batch(const std::string& text, int64_t rows, int64_t bytes, double mean_patch);
+// The smallest batch of one size that has them, with as little filler as can be.
+FilledSizes sizes_around(const std::vector<PatchedSequence>& sequences);
 
 // Some English, for runs without the peer's text.
 extern const std::string kText;

@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -43,7 +44,8 @@ struct Options {
   int64_t rows = 4, bytes = 1024, iterations = 5, warm = 1;
   int threads = 2;
   double mean_patch = 4.5;
-  bool forward_only = false, small_tables = false, products = false, profile = false, give_back = false;
+  bool forward_only = false, small_tables = false, products = false, profile = false, give_back = false,
+       cuda_graph = false;
 };
 
 // The same batch for ever.
@@ -107,17 +109,22 @@ nlohmann::json measure(const Options& options) {
   const double product_rate = product_flops_per_second(device, is_bfloat16 ? at::kBFloat16 : at::kFloat);
   memory.restart();
   at::manual_seed(0);
+  const std::vector<PatchedSequence> sequences =
+      bench::sequences(read_text(options.text_file), options.rows, options.bytes, options.mean_patch);
   const Batch batch =
-      bench::batch(read_text(options.text_file), options.rows, options.bytes, options.mean_patch).to(device);
+      (options.cuda_graph ? fill_batch(sequences, sizes_around(sequences)) : Batch::pack(sequences))
+          .to(device);
+  const int64_t patches = batch.patches.count - batch.num_filler_patches;
   Blt model = make_model(shape(options.shape), device);
-  const double flops_a_byte =
-      flops_per_byte(*model, {.sequence_bytes = static_cast<double>(options.bytes),
-                              .mean_patch_bytes = static_cast<double>(options.rows * options.bytes) /
-                                                  static_cast<double>(batch.patches.count)});
+  const double flops_a_byte = flops_per_byte(
+      *model,
+      {.sequence_bytes = static_cast<double>(options.bytes),
+       .mean_patch_bytes = static_cast<double>(options.rows * options.bytes) / static_cast<double>(patches)});
 
   TrainConfig config;
   config.steps = 1000000;
   config.compute = is_bfloat16 ? Compute::kBfloat16 : Compute::kFloat32;
+  config.cuda_graph = options.cuda_graph;
   if (options.small_tables) {
     config.optimizer.table_moments = TableMoments::kBfloat16;
     config.optimizer.table_second_moment = SecondMoment::kRow;
@@ -141,7 +148,8 @@ nlohmann::json measure(const Options& options) {
   };
   if (options.forward_only) model->eval();
 
-  for (int64_t i = 0; i < options.warm; ++i) run();
+  // A graph is recorded in the third step.
+  for (int64_t i = 0; i < std::max<int64_t>(options.warm, options.cuda_graph ? 3 : 0); ++i) run();
   std::vector<double> times;
   const rusage before = usage();
   for (int64_t i = 0; i < options.iterations; ++i) times.push_back(seconds(run));
@@ -165,7 +173,8 @@ nlohmann::json measure(const Options& options) {
       {"dtype", options.dtype},
       {"arithmetic", ops::arithmetic(device)},
       {"small_tables", options.small_tables},
-      {"patches", batch.patches.count},
+      {"cuda_graph", options.cuda_graph},
+      {"patches", patches},
       {"bytes_per_s", ids / median(times)},
       {"seconds", median(times)},
       {"seconds_min", *std::min_element(times.begin(), times.end())},
@@ -239,6 +248,10 @@ int main(int argc, char** argv) {
   app.add_flag("--small-tables", options.small_tables,
                "n-gram tables with moments in bfloat16, the second one number a row: 2 bytes an element "
                "instead of 8");
+  app.add_flag(
+         "--cuda-graph", options.cuda_graph,
+         "forward and backward as a CUDA graph (train.cuda_graph), with the filler that it takes; on a GPU")
+      ->excludes("--forward-only");
   app.add_flag("--products", options.products,
                "time the step's matrix products alone too, in turn with steps");
   app.add_flag("--profile", options.profile,

@@ -36,8 +36,9 @@ namespace {
 
 constexpr double kGib = 1 << 30;
 
-// A batch as the loader makes it, of texts that are all alike: full, with patches at equal distances.
-Batch full_batch(const DataConfig& data, double mean_patch_bytes) {
+// A batch as the loader makes it, of texts that are all alike: full, with patches at equal distances. patched: for a model that reads them.
+Batch full_batch(const DataConfig& data, double mean_patch_bytes, bool patched) {
+  if (data.batch_sequences) return fill_batch({}, data.filled_sizes(patched));  // whatever of it is text
   const double patch = std::max(mean_patch_bytes, 1.0);
   const auto sequence_ids = static_cast<double>(data.sequence_bytes + 1);  // BOS
   double ids = static_cast<double>(data.batch_bytes.value_or(DataConfig::kDefaultBatchBytes));
@@ -84,7 +85,7 @@ Training entropy_model_training(const RunSettings& settings, const EntropyModel&
                              const Batch& batch,
                              const PartDone& done) { return mean_loss(model->forward(batch), batch, done); },
                  .train = &settings.train,
-                 .batch = full_batch(settings.data, 1)};
+                 .batch = full_batch(settings.data, 1, /*patched=*/false)};
   const CostContext context{.sequence_bytes = static_cast<double>(settings.data.sequence_bytes)};
   stage.flops = flops_per_byte(*model, context);
   return stage;
@@ -108,7 +109,7 @@ Training blt_training(const RunConfig& config, const Blt& model) {
                        return mean_loss(model->logits(h), batch, done);
                      },
                  .train = &config.train,
-                 .batch = full_batch(config.data, patch_bytes)};
+                 .batch = full_batch(config.data, patch_bytes, /*patched=*/true)};
   stage.flops = flops_per_byte(*model, context);
   return stage;
 }
@@ -132,8 +133,13 @@ struct StageCost {
   double held() const {
     return sharding.parameters + sharding.tables + sharding.optimizer + sharding.gradients + average;
   }
+  bool is_recorded = false;  // in a CUDA graph
   double passing() const {
-    return std::max({backward + sharding.beside_backward, sharding.exchange, sharding.update});
+    const double computing = backward + sharding.beside_backward,
+                 moving = std::max(sharding.exchange, sharding.update);
+    // A graph keeps all that its pass took, dense gradients among it, which are what moves.
+    if (is_recorded) return computing + moving - static_cast<double>(step.gradients);
+    return std::max(computing, moving);
   }
   double built = 0;  // the model before the first step: float32, and whole on every rank
   double most() const { return std::max(held() + std::max(passing(), sharding.whole) + checkpoint, built); }
@@ -171,6 +177,7 @@ StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t
   stage.module->train();
 
   StageCost cost;
+  cost.is_recorded = stage.train->cuda_graph;
   ShardedSizes& sizes = cost.sizes;
   for (const at::Tensor& parameter : stage.module->parameters())
     if (parameter.requires_grad()) sizes.dense += parameter.numel();
@@ -282,7 +289,9 @@ void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, dou
   if (cost.average > 0) page.gib("average of the weights", cost.average, "float32");
   if (cost.sharding.gradients > 0) page.gib("gradients", cost.sharding.gradients, "float32, in buckets");
   if (entropy_model > 0) page.gib("entropy model", entropy_model, "weights, and packed for products");
-  page.title("  and for a while the largest of");
+  page.title(cost.is_recorded
+                 ? "  and, since a CUDA graph keeps it, the first and for a while the larger other of"
+                 : "  and for a while the largest of");
   page.gib("  the backward at its peak", cost.backward,
            fmt::format("activations and gradients; {:.3f} GiB of them dense gradients",
                        static_cast<double>(cost.step.gradients) / kGib));

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -34,6 +35,7 @@
 #include "train/checkpoint.h"
 #include "train/ema.h"
 #include "train/progress.h"
+#include "train/recorded_pass.h"
 #include "train/run_checkpoints.h"
 #include "train/shortened.h"
 #include "train/step_batches.h"
@@ -124,6 +126,8 @@ void TrainConfig::validate(Errors& errors) const {
   for (size_t i = 1; i < accumulate_from.size(); ++i)
     if (accumulate_from[i].step <= accumulate_from[i - 1].step)
       errors.add("accumulate_from", "must name steps in increasing order");
+  if (cuda_graph && !recompute.empty())
+    errors.add("cuda_graph", "does not go with recompute: models that a graph is for keep their activations");
 }
 
 int64_t TrainConfig::accumulate_at(int64_t step) const {
@@ -137,6 +141,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
     : config_(std::move(config)),
       parts_(std::move(parts)),
       device_(device_of(*parts_.model.module)),
+      targets_(at::zeros({}, at::TensorOptions(at::kDouble).device(device_))),
       group_(std::make_shared<WatchedGroup>(parts_.group ? parts_.group : make_alone_group(),
                                             /*see=*/nullptr, device_)),
       parallel_(prepare(config_, parts_, group_)),
@@ -149,6 +154,13 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
   parts_.model.module->train();
   name_traced(*parts_.model.module);
+  if (config_.cuda_graph) {
+    if (!group_->is_alone())
+      throw Error("train.cuda_graph: is for one rank, which has no transfers; set it to false");
+    recorded_ = std::make_unique<RecordedPass>(
+        *parts_.model.module, parts_.graph_recorder ? parts_.graph_recorder() : make_graph_recorder(device_),
+        [this](const Batch& batch) { return pass(batch, /*last=*/true, /*receive_counts=*/[] {}); });
+  }
   if (config_.ema) ema_ = std::make_unique<Ema>(*config_.ema, *parts_.model.module, *parallel_, optimizer_);
 }
 
@@ -330,6 +342,16 @@ LossValue Trainer::forward(const Batch& batch) {
   return parts_.loss(parts_.model.forward(batch), batch);
 }
 
+// last: of the step. receive_counts: sets targets_.
+PassResult Trainer::pass(const Batch& batch, bool last, const std::function<void()>& receive_counts) {
+  const LossValue loss = forward(batch);
+  receive_counts();
+  const at::Tensor share = loss.sum / targets_.to(loss.sum.scalar_type());
+  const TraceRange range("backward");
+  parallel_->backward(share, last);
+  return {share.detach(), loss.byte_nll};
+}
+
 StepStats Trainer::train_step() {
   const TraceRange whole(fmt::format("step {}", step_ + 1));
   const std::vector<Batch> batches = data_->take(config_.accumulate_at(step_), step_ + 1);
@@ -356,20 +378,17 @@ StepStats Trainer::train_step() {
     stats.targets = std::llround(all[0]);
     stats.text = {std::llround(all[1]), std::llround(all[2]), std::llround(all[3])};
     stats.entropy_flops = all[4];
+    targets_.fill_(all[0]);
   };
   batches_.clear();
   for (const Batch& batch : batches) {
-    const LossValue loss = forward(batch);
-    receive_counts();
-    const at::Tensor share = loss.sum / stats.targets;
-    batches_.push_back({.places = batch.places, .loss = share.detach()});
-    {
-      const TraceRange range("backward");
-      parallel_->backward(share, /*last=*/&batch == &batches.back());
-    }
-    stats.loss = stats.loss.defined() ? stats.loss + share.detach() : share.detach();
-    if (loss.byte_nll.defined())
-      stats.byte_nll = stats.byte_nll.defined() ? stats.byte_nll + loss.byte_nll : loss.byte_nll;
+    if (recorded_) receive_counts();
+    const PassResult pass = recorded_ ? recorded_->run(batch, /*is_first=*/&batch == &batches.front())
+                                      : this->pass(batch, /*last=*/&batch == &batches.back(), receive_counts);
+    batches_.push_back({.places = batch.places, .loss = pass.loss});
+    stats.loss = stats.loss.defined() ? stats.loss + pass.loss : pass.loss;
+    if (pass.byte_nll.defined())
+      stats.byte_nll = stats.byte_nll.defined() ? stats.byte_nll + pass.byte_nll : pass.byte_nll;
   }
   if (step_ + 1 < config_.steps)  // while the last gradients travel
     data_->read_ahead(config_.accumulate_at(step_ + 1), step_ + 2);

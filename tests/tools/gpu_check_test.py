@@ -102,7 +102,8 @@ os.execv(sys.argv[5], sys.argv[5:])
 TRAIN_STEP = r"""
 import sys
 if "--help" in sys.argv: print("--shape 1b, small or tiny --device X --dtype X"); sys.exit()
-arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+words = [word for word in sys.argv[1:] if word != "--cuda-graph"]
+arguments = dict(zip(words[::2], words[1::2]))
 assert arguments["--device"] == "cuda", arguments
 print('{"bytes_per_s": %d, "peak_mib": 30, "model_flop_utilisation": 0.3}' % (int(arguments["--rows"]) * 7))
 """

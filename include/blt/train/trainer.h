@@ -21,6 +21,7 @@
 #include "blt/data/stage.h"
 #include "blt/model/compute.h"
 #include "blt/text_place.h"
+#include "blt/train/device_graph.h"
 #include "blt/train/gradients.h"
 #include "blt/train/group.h"
 #include "blt/train/group_layer.h"
@@ -34,6 +35,8 @@ namespace blt {
 
 class Ema;
 class Progress;
+class RecordedPass;
+struct PassResult;
 class RunCheckpoints;
 class StepBatches;
 struct TensorShare;
@@ -85,6 +88,7 @@ struct TrainConfig {
   SpikeConfig spike = {};
   int64_t skip_limit = 10;
   std::vector<std::string> recompute = {};
+  bool cuda_graph = false;
   OptimizerConfig optimizer = {};
   ScheduleConfig schedule = {};
   std::optional<EmaConfig> ema = {};
@@ -126,6 +130,11 @@ struct TrainConfig {
           "Names of layers, such as latent_transformer.layers.*, whose activations are not kept but computed "
           "again in the backward pass: less memory, for the time of another forward; * is any text, ? any "
           "character. The numbers stay the same.");
+    field(
+        "cuda_graph", self.cuda_graph,
+        "Whether forward and backward of a batch are recorded in the third step, as a CUDA graph that later "
+        "steps replay: for models so small that the GPU waits for the host to launch its kernels. Needs "
+        "data.batch_sequences, one rank, no dropout and nothing to recompute.");
     field("optimizer", self.optimizer, "What moves the parameters.");
     field("schedule", self.schedule, "The learning rate over the steps.");
     field("ema", self.ema,
@@ -233,6 +242,8 @@ struct TrainerParts {
   std::function<double()> entropy_flops = {};
   // The trace of each rank goes to output/trace.rank_0.json.
   ProfileConfig profile = {};
+  // What records the passes of config.cuda_graph; empty: make_graph_recorder for the model's device.
+  std::function<std::unique_ptr<GraphRecorder>()> graph_recorder = {};
   // How many steps later it is looked at whether a step changed anything, where nothing is logged, validated or saved before: a device goes on
   // computing meanwhile. None: 0 on the CPU, which has nothing to wait for, else 1. The same on all ranks.
   std::optional<int64_t> looks_behind = {};
@@ -276,7 +287,8 @@ struct KeepPolicy {
 // logs, and all write checkpoints, each its part. Not thread-safe.
 class Trainer {
  public:
-  // Throws blt::Error when config.optimizer.groups do not fit the model. With config.compute bfloat16 the module's parameters, float32
+  // Throws blt::Error when config.optimizer.groups do not fit the model, and when config.cuda_graph is asked of several ranks or of a device
+  // that has none. With config.compute bfloat16 the module's parameters, float32
   // until then, become bfloat16 here, and stay so.
   Trainer(TrainConfig config, TrainerParts parts);
   ~Trainer();
@@ -320,6 +332,7 @@ class Trainer {
   std::vector<TensorShare> shares_of(const ModelToSave& model) const;
   StateWriter state() const;
   LossValue forward(const Batch& batch);
+  PassResult pass(const Batch& batch, bool last, const std::function<void()>& receive_counts);
   // A step, and how it went as soon as the host knows.
   struct Look;
   void begin_look(const StepStats& stats);
@@ -333,7 +346,8 @@ class Trainer {
 
   TrainConfig config_;
   TrainerParts parts_;
-  at::Device device_;  // of the parameters
+  at::Device device_;   // of the parameters
+  at::Tensor targets_;  // [] float64, there: of the step, on all ranks
   std::shared_ptr<WatchedGroup> group_;
   std::unique_ptr<Parallel> parallel_;
   Optimizer optimizer_;
@@ -352,6 +366,7 @@ class Trainer {
   double best_bits_per_byte_ = 0.0;
   std::unique_ptr<Ema> ema_;  // null: no average
   std::unique_ptr<RunCheckpoints> checkpoints_;
+  std::unique_ptr<RecordedPass> recorded_;  // null: passes are not recorded
 };
 
 }  // namespace blt
