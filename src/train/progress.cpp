@@ -9,8 +9,10 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <system_error>
 
 #include "base/seconds_since.h"
 #include "blt/base/error.h"
@@ -18,6 +20,7 @@
 #include "blt/base/log.h"
 #include "blt/base/memory.h"
 #include "blt/base/terminal.h"
+#include "blt/io/event_file.h"
 
 namespace blt {
 namespace {
@@ -99,6 +102,37 @@ class Most {
   std::map<std::string, double> most_;
 };
 
+// A disk that hangs stops a run for so long, once: then it is looked at, and not waited for.
+constexpr std::chrono::milliseconds kPatience(1000);
+
+// metrics.jsonl, and the event file beside it.
+class RowsOnDisk {
+ public:
+  RowsOnDisk(const fs::path& metrics, int64_t first_step)
+      : files_(std::make_shared<Files>(metrics, first_step)) {}
+
+  void operator()(Rows& rows) const {
+    if (!rows.lines.empty()) {
+      // Who removed it, with the folder perhaps, and made that anew, wants to see what follows.
+      std::error_code ignored;
+      if (!fs::exists(files_->path, ignored)) files_->metrics.emplace(files_->path);
+      files_->metrics->append(rows.lines);
+      rows.lines.clear();
+    }
+    for (const auto& [step, scalars] : std::exchange(rows.events, {})) files_->events.write(step, scalars);
+  }
+
+ private:
+  struct Files {
+    Files(const fs::path& file, int64_t first_step)
+        : path(file), metrics(std::in_place, file), events(file.parent_path(), first_step) {}
+    fs::path path;
+    std::optional<AppendFile> metrics;
+    EventFile events;
+  };
+  std::shared_ptr<Files> files_;
+};
+
 }  // namespace
 
 Progress::Progress(const TrainConfig& config, const TrainerParts& parts,
@@ -119,8 +153,7 @@ Progress::Progress(const TrainConfig& config, const TrainerParts& parts,
     throw Error(fmt::format("{}: cannot make this folder: {}", parts.output.string(), error.message()));
   metrics_path_ = parts.output / "metrics.jsonl";
   rewind_metrics(metrics_path_, first_step);
-  metrics_.emplace(metrics_path_);
-  events_.emplace(parts.output, first_step);
+  rows_.emplace(metrics_path_.string(), RowsOnDisk(metrics_path_, first_step), kPatience);
 }
 
 Progress::~Progress() { finish_line(); }
@@ -196,7 +229,7 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
   if (waited_s) parts.push_back(fmt::format("waits {:.1f}%", 100 * *waited_s / seconds));
   parts.push_back("memory " + mebibytes(bytes_of("memory")));
   show(parts);
-  if (metrics_) {
+  if (rows_) {
     nlohmann::ordered_json row = {{"step", step}, {"loss", loss}};
     if (!std::isnan(bits)) row["bits_per_byte"] = bits;
     row.update({{"step_bytes", stats.text.bytes},
@@ -217,11 +250,10 @@ void Progress::log_step(int64_t step, const StepStats& stats, int64_t skipped, i
       row.update({{"communication_wait_s", interval_transfer_wait_s_},
                   {"communication_share", communication_share}});
     for (const auto& [name, value] : interval_data_) row["data." + name] = value;
-    write_metrics(row.dump());
     std::vector<EventFile::Scalar> scalars;
     for (const auto& [name, value] : row.items())
       if (name != "step" && value.is_number()) scalars.push_back({"train/" + name, value.get<double>()});
-    write_events(step, scalars);
+    write(step, row.dump(), std::move(scalars));
   }
   interval_targets_ = 0;
   interval_text_ = {};
@@ -237,14 +269,14 @@ void Progress::log_validation(int64_t step, double bits_per_byte, double seconds
   valid_bits_per_byte_ = bits_per_byte;
   finish_line();
   fmt::print(stderr, "step {}: held-out bits/byte {:.4f}\n", step, bits_per_byte);
-  if (!metrics_) return;
-  write_metrics(nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump());
-  write_events(step, {{"valid/bits_per_byte", bits_per_byte}});
+  if (!rows_) return;
+  write(step, nlohmann::ordered_json{{"step", step}, {"valid_bits_per_byte", bits_per_byte}}.dump(),
+        {{"valid/bits_per_byte", bits_per_byte}});
 }
 
 void Progress::log_skip(int64_t step, const std::string& reason, const std::vector<std::string>& texts) {
-  if (!metrics_) return;
-  write_metrics(nlohmann::ordered_json{{"step", step}, {"skipped", reason}, {"documents", texts}}.dump());
+  if (!rows_) return;
+  write(step, nlohmann::ordered_json{{"step", step}, {"skipped", reason}, {"documents", texts}}.dump());
 }
 
 void Progress::show_profile(const StepProfile& profile, const fs::path& trace) {
@@ -256,12 +288,12 @@ void Progress::show_profile(const StepProfile& profile, const fs::path& trace) {
 }
 
 void Progress::log_save(int64_t step, const SaveTimes& times) {
-  if (!metrics_) return;
-  write_metrics(nlohmann::ordered_json{{"step", step},
-                                       {"checkpoint_stop_s", times.stop_s},
-                                       {"checkpoint_wait_s", times.wait_s},
-                                       {"checkpoint_copy_s", times.copy_s}}
-                    .dump());
+  if (!rows_) return;
+  write(step, nlohmann::ordered_json{{"step", step},
+                                     {"checkpoint_stop_s", times.stop_s},
+                                     {"checkpoint_wait_s", times.wait_s},
+                                     {"checkpoint_copy_s", times.copy_s}}
+                  .dump());
 }
 
 void Progress::summarize(const End& end) {
@@ -297,31 +329,14 @@ void Progress::summarize(const End& end) {
   std::fflush(stderr);
 }
 
-void Progress::write_metrics(const std::string& row) {
-  unwritten_ += row + "\n";
-  try {
-    // Who removed it, with the folder perhaps, and made that anew, wants to see what follows.
-    if (!fs::exists(metrics_path_)) metrics_.emplace(metrics_path_);
-    metrics_->append(unwritten_);
-    unwritten_.clear();
-  } catch (const Error& problem) {
-    warn_once(problem);
-  }
-}
-
-void Progress::write_events(int64_t step, const std::vector<EventFile::Scalar>& scalars) {
-  try {
-    events_->write(step, scalars);
-  } catch (const Error& problem) {
-    warn_once(problem);
-  }
-}
-
-// The rest of the disk's story is told by the checkpoints.
-void Progress::warn_once(const Error& problem) {
-  if (std::exchange(has_warned_, true)) return;
+// What goes wrong is said once: the rest of the disk's story is told by the checkpoints.
+void Progress::write(int64_t step, const std::string& row, std::vector<EventFile::Scalar> scalars) {
+  Rows rows{.lines = row + "\n"};
+  if (!scalars.empty()) rows.events.emplace_back(step, std::move(scalars));
+  const std::string problem = rows_->write(std::move(rows));
+  if (problem.empty() || std::exchange(has_warned_, true)) return;
   finish_line();
-  log_warning(fmt::format("{}; the training goes on, and rows of metrics wait in memory", problem.what()));
+  log_warning(fmt::format("{}; the training goes on, and rows of metrics wait in memory", problem));
 }
 
 void Progress::show(const std::vector<std::string>& parts) {

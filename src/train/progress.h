@@ -10,10 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "blt/base/error.h"
-#include "blt/base/files.h"
 #include "blt/io/event_file.h"
 #include "blt/train/trainer.h"
+#include "train/row_writer.h"
 #include "train/step_profiler.h"
 
 namespace blt {
@@ -23,8 +22,8 @@ namespace blt {
 class Progress {
  public:
   // modules: those of StepStats::module_norms. first_step: steps done before. What metrics.jsonl says about later ones, of a run that was
-  // killed, goes. Throws blt::Error when the files cannot be written; when that happens later, it is warned about once, and rows wait until
-  // they can be. Keeps references to the first three, which must outlive it.
+  // killed, goes. Throws blt::Error when the files cannot be written; when that happens later, or the disk hangs, it is warned about once, and rows
+  // wait until they can be. Keeps references to the first three, which must outlive it.
   Progress(const TrainConfig& config, const TrainerParts& parts, const std::vector<std::string>& modules,
            int64_t first_step, bool is_silent);
   ~Progress();
@@ -62,9 +61,8 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   void show(const std::vector<std::string>& parts);
-  void write_metrics(const std::string& row);
-  void write_events(int64_t step, const std::vector<EventFile::Scalar>& scalars);
-  void warn_once(const Error& problem);
+  // row: of metrics.jsonl; scalars: for TensorBoard.
+  void write(int64_t step, const std::string& row, std::vector<EventFile::Scalar> scalars = {});
 
   const TrainConfig& config_;
   const TrainerParts& parts_;
@@ -73,10 +71,8 @@ class Progress {
   int64_t first_step_;
   std::filesystem::path metrics_path_;
   bool is_silent_, terminal_;
-  std::optional<AppendFile> metrics_;
-  std::string unwritten_;  // rows that the disk did not take
+  std::optional<RowWriter> rows_;  // none: nothing is written
   bool has_warned_ = false;
-  std::optional<EventFile> events_;
   Clock::time_point started_, interval_started_;
   // Since the last log line.
   int64_t interval_targets_ = 0;

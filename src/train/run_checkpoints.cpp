@@ -14,6 +14,7 @@
 #include "blt/base/files.h"
 #include "blt/base/log.h"
 #include "train/checkpoint.h"
+#include "train/in_time.h"
 #include "train/shortened.h"
 
 namespace blt {
@@ -91,7 +92,7 @@ bool RunCheckpoints::begin(int64_t step, int64_t best_step, const std::function<
   // What all ranks have to know of each: its place in the data, its tensors, and, of the first, the folder or why there is none.
   std::string failure;
   if (group_.is_first()) try {
-      job.directory = std::make_shared<AtomicDirectory>(output_ / checkpoint_name(step));
+      job.directory = make_folder(step);
       job.temporary = job.directory->path().filename().string();
     } catch (const Error& e) {
       failure = e.what();
@@ -117,6 +118,21 @@ bool RunCheckpoints::begin(int64_t step, int64_t best_step, const std::function<
     writer_.fail(step, failure);
   times_.stop_s = seconds_since(start);
   return true;
+}
+
+// On a thread of its own: this one does not hang with the disk.
+std::shared_ptr<AtomicDirectory> RunCheckpoints::make_folder(int64_t step) {
+  const std::filesystem::path path = output_ / checkpoint_name(step);
+  const double longest = std::min(std::max(config_.save_patience_s, 1.0), timeout_s_ / 2);
+  folder_ = aside([path] { return std::make_shared<AtomicDirectory>(path); });
+  if (is_there(folder_, to_milliseconds(longest))) return folder_.get();
+  throw Error(fmt::format("{}: the disk has not answered within {:g} s", path.string(), longest));
+}
+
+bool RunCheckpoints::still_makes_folder() {
+  if (folder_.valid() && is_there(folder_, std::chrono::milliseconds(0)))
+    folder_ = {};  // nobody needs it now
+  return folder_.valid();
 }
 
 std::optional<SavedCheckpoint> RunCheckpoints::wait_for_own_part(Seconds longest) {
@@ -151,10 +167,13 @@ RunCheckpoints::Written RunCheckpoints::wait_for_all(int64_t step, Seconds longe
   for (auto warned = start;; look = std::min(limit / 4, 2 * look + Seconds(0.05))) {
     const Seconds left = std::max<Seconds>(Seconds(0), longest - (Clock::now() - start));
     if (auto own = wait_for_own_part(std::min(look, left))) written.own = std::move(own);
-    const json own_word = {{"busy", writer_.is_busy()},
-                           {"does", writer_.doing()},
-                           {"failure", failure_},
-                           {"is_over", Clock::now() - start >= longest}};
+    const bool makes_folder = still_makes_folder();
+    const json own_word = {
+        {"busy", writer_.is_busy() || makes_folder},
+        {"does",
+         makes_folder ? "making " + (output_ / checkpoint_name(*saved_step_)).string() : writer_.doing()},
+        {"failure", failure_},
+        {"is_over", Clock::now() - start >= longest}};
     std::vector<int64_t> busy;
     std::vector<std::string> failures, doings;
     bool is_over = false;

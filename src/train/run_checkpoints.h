@@ -5,10 +5,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <future>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "blt/base/files.h"
 #include "blt/train/group.h"
 #include "blt/train/trainer.h"
 #include "model/device_mark.h"
@@ -60,6 +63,8 @@ class RunCheckpoints {
   struct Written;
   Written wait_for_all(int64_t step, Seconds longest);
   int64_t next_due(int64_t step) const;
+  std::shared_ptr<AtomicDirectory> make_folder(int64_t step);
+  bool still_makes_folder();
   void report(const SavedCheckpoint& saved, int64_t step) const;
 
   TrainConfig config_;
@@ -67,6 +72,8 @@ class RunCheckpoints {
   Group& group_;
   double timeout_s_;
   CheckpointWriter writer_;
+  std::future<std::shared_ptr<AtomicDirectory>>
+      folder_;  // of the first rank, where a disk that hangs still makes it
   std::optional<SavedCheckpoint> news_;
   std::optional<int64_t> saved_step_;
   std::filesystem::path newest_whole_;           // of those that are known to be whole; empty: none
