@@ -304,14 +304,19 @@ int print_batches(const DataOptions& options) {
   const bool color = terminal_takes_colors();
   for (int64_t b = 0; b < per_step; ++b) {
     const Batch batch = *loader->next();  // training never ends
-    std::cout << fmt::format("batch {} of {} of step {}: {} bytes, {} sequences, {} patches\n", b + 1,
-                             per_step, options.step, batch.num_byte_targets, batch.documents.count,
-                             batch.patches.count);
+    const int64_t sequences = batch.documents.count - batch.num_filler_documents;
+    std::cout << fmt::format("batch {} of {} of step {}: {} bytes, {} sequences, {} patches", b + 1, per_step,
+                             options.step, batch.num_byte_targets, sequences,
+                             batch.patches.count - batch.num_filler_patches);
+    if (batch.num_filler_documents > 0)
+      std::cout << fmt::format("; filler: {} sequences, {} patches", batch.num_filler_documents,
+                               batch.num_filler_patches);
+    std::cout << "\n";
     const int32_t* ids = batch.bytes.const_data_ptr<int32_t>();
     const int32_t* documents = batch.documents.offsets.const_data_ptr<int32_t>();
     const int32_t* patches = patched ? batch.patches.offsets.const_data_ptr<int32_t>() : nullptr;
     int64_t patch = 0;
-    for (int64_t d = 0; d < batch.documents.count; ++d) {
+    for (int64_t d = 0; d < sequences; ++d) {
       std::cout << fmt::format("\nsequence {}, {} ids\n", d + 1, documents[d + 1] - documents[d]);
       for (int64_t i = documents[d]; i < documents[d + 1];) {
         const int64_t end = patched ? patches[patch + 1] : documents[d + 1];
