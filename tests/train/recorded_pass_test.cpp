@@ -12,6 +12,7 @@
 #include "blt/base/error.h"
 #include "blt/data/filled_batch.h"
 #include "blt/model/device.h"
+#include "blt/train/gradients.h"
 #include "blt/train/run_config.h"
 #include "blt/train/trainer.h"
 #include "cuda_emulation/kernels.h"
@@ -59,7 +60,7 @@ std::vector<at::Tensor> numbers_of(TrainConfig config, bool is_recorded, int64_t
   for (int64_t i = 0; i < steps; ++i) {
     const StepStats stats = trainer.train_step();
     for (const at::Tensor& number : {stats.loss, stats.byte_nll, stats.module_norms})
-      numbers.push_back(number.clone());
+      numbers.push_back(number);
   }
   for (const at::Tensor& parameter : model->parameters()) numbers.push_back(parameter.detach().clone());
   return numbers;
@@ -111,6 +112,30 @@ TEST(RecordedPass, ReplaysAreTheStepsThatTheyStandFor) {
     EXPECT_EQ(TapeRecorder::warm_ups, static_cast<size_t>(2 * config.accumulate_at(0))) << name;
     EXPECT_GT(TapeRecorder::operators, 100u) << name;
     EXPECT_TRUE(equal(recorded, numbers_of(config, false, kSteps))) << name;
+  }
+}
+
+// They are looked at when later passes have been replayed.
+TEST(RecordedPass, ResultsAreNotWrittenOver) {
+  torch::manual_seed(3);
+  Blt model(small_config());
+  const emulation::EmulatedCuda cuda;
+  RecordedPass pass(*model, std::make_unique<TapeRecorder>(), [&](const Batch& batch) {
+    const LossValue loss = next_id_loss(model->forward(batch), batch);
+    loss.sum.backward();
+    return PassResult{loss.sum.detach(), loss.byte_nll};
+  });
+  std::vector<PassResult> results;
+  std::vector<double> losses, nlls;
+  for (const Batch& batch : filled_batches()) {
+    results.push_back(pass.run(batch, /*is_first=*/true));
+    losses.push_back(results.back().loss.item<double>());
+    nlls.push_back(results.back().byte_nll.item<double>());
+    take_gradients(*model);
+  }
+  for (size_t i = 0; i < results.size(); ++i) {
+    EXPECT_EQ(results[i].loss.item<double>(), losses[i]) << i;
+    EXPECT_EQ(results[i].byte_nll.item<double>(), nlls[i]) << i;
   }
 }
 
