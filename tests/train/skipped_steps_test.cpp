@@ -17,6 +17,7 @@
 #include "file_content.h"
 #include "message.h"
 #include "temporary_folder.h"
+#include "train/divided_training.h"
 #include "train/ranks.h"
 #include "train/small_model.h"
 
@@ -25,21 +26,16 @@ namespace {
 
 using blt_test::TemporaryFolder;
 using nlohmann::json;
+using testing::Division;
+using testing::divisions;
 using testing::in_group;
+using testing::name_of;
 using testing::quick;
 using testing::RepeatBatches;
 using testing::sequence;
 using testing::small_config;
 
 constexpr int64_t kRanks = 3;
-
-std::vector<ParallelConfig> divisions() {
-  std::vector<ParallelConfig> result;
-  for (const Sharding sharding : {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kZero3})
-    for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded})
-      result.push_back({.sharding = sharding, .tables = tables, .bucket_mib = 0.03});
-  return result;
-}
 
 // What a rank does to its loss: rank, and calls of the loss so far on that rank, from 1.
 using Damage = std::function<LossValue(LossValue value, const at::Tensor& logits, int64_t rank, int call)>;
@@ -61,7 +57,7 @@ struct Ended {
 };
 
 // Each rank reads two batches of two documents: `line 10 r` and the next ones.
-std::vector<Ended> train(const TrainConfig& config, const ParallelConfig& division, const Damage& damage,
+std::vector<Ended> train(const TrainConfig& config, const Division& division, const Damage& damage,
                          const std::filesystem::path& output = {}) {
   std::vector<Blt> models;
   for (int64_t rank = 0; rank < kRanks; ++rank) {
@@ -85,7 +81,7 @@ std::vector<Ended> train(const TrainConfig& config, const ParallelConfig& divisi
     parts.model = trainable(model);
     parts.train = std::make_unique<RepeatBatches>(std::move(batches));
     parts.group = group;
-    parts.parallel = division;
+    parts.parallel = testing::divided(division);
     parts.output = output;
     parts.name_text = [](const TextPlace& place) { return "line " + std::to_string(place.line); };
     parts.model_to_save = [] {
@@ -116,13 +112,6 @@ void expect_alike(const std::vector<Ended>& ranks, const std::string& what) {
   }
 }
 
-std::string name_of(const ParallelConfig& division) {
-  std::string result;
-  for (const auto& [value, name] : EnumNames<Sharding>::kValues)
-    if (value == division.sharding) result += name;
-  return result + (division.tables == TablePlacement::kSharded ? " and sharded tables" : "");
-}
-
 // Rows of metrics.jsonl about steps that were skipped.
 std::vector<json> skips_in(const std::filesystem::path& output) {
   std::vector<json> rows;
@@ -138,7 +127,7 @@ TEST(SkippedSteps, ThatOneRankBreaksChangeNothingOnAny) {
   at::set_num_threads(1);
   TrainConfig config = quick(4);
   config.accumulate = 2;
-  for (const ParallelConfig& division : divisions()) {
+  for (const Division& division : divisions()) {
     TrainConfig shorter = config;
     shorter.steps = 3;
     const auto intact = [](LossValue value, const at::Tensor&, int64_t, int) { return value; };
@@ -183,7 +172,7 @@ TEST(SkippedSteps, ThatOneRankBreaksChangeNothingOnAny) {
 // The ranks that break steps differ; all of them count together.
 TEST(SkippedSteps, EndAllRanksAtTheLimitWithOneMessage) {
   at::set_num_threads(1);
-  for (const ParallelConfig& division : divisions()) {
+  for (const Division& division : divisions()) {
     const std::string what = name_of(division);
     const TemporaryFolder folder;
     TrainConfig config = quick(20);
@@ -211,7 +200,7 @@ TEST(SkippedSteps, StopAllRanksAtOnceWhereTheConfigSaysSo) {
   at::set_num_threads(1);
   TrainConfig config = quick(20);
   config.on_nonfinite = OnNonfinite::kStop;
-  for (const ParallelConfig& division : divisions()) {
+  for (const Division& division : divisions()) {
     ::testing::internal::CaptureStderr();
     const std::vector<Ended> ranks =
         train(config, division, [](LossValue value, const at::Tensor& logits, int64_t rank, int call) {
@@ -231,7 +220,7 @@ TEST(SkippedSteps, ThatAreSpikesOfOneRankAreSpikesOfAll) {
     if (rank == 1 && call == 15) value.sum = value.sum * 9;
     return value;
   };
-  for (const ParallelConfig& division : {divisions().front(), divisions().back()})
+  for (const Division& division : {divisions().front(), divisions().back()})
     for (const OnSpike action : {OnSpike::kSkip, OnSpike::kStop}) {
       const TemporaryFolder folder;
       TrainConfig config = quick(18);
