@@ -100,6 +100,25 @@ at::Device device_of(const torch::nn::Module& module) {
   return parameters.empty() ? at::Device(at::kCPU) : parameters[0].device();
 }
 
+// Why ranks cannot go on, where some have failed, each with its own text (empty: it has not); on all ranks.
+std::string failures_of_ranks(Group& group, const std::string& own) {
+  const std::vector<std::string> failures = gather(group, own, "failures of ranks");
+  if (failures.size() == 1) return failures[0];
+  std::map<std::string, std::vector<size_t>> ranks;
+  for (size_t r = 0; r < failures.size(); ++r)
+    if (!failures[r].empty()) ranks[failures[r]].push_back(r);
+  std::vector<std::string> texts;
+  for (const auto& [failure, of] : ranks)
+    texts.push_back(fmt::format("rank {}: {}", fmt::join(of, ", "), failure));
+  return fmt::format("{}", fmt::join(texts, "; "));
+}
+
+// Thrown on all ranks alike.
+class HeldOutTextError : public Error {
+ public:
+  using Error::Error;
+};
+
 bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
@@ -193,11 +212,17 @@ Trainer::Outcome Trainer::run() {
     if (last || due(step_, config_.log_every))
       progress.log_step(step_, stats, skipped_, failed_saves(),
                         gather(parallel_->group(), progress.own_figures(), "figures of ranks"));
-    if (stats.data_failed && !stop) stop_with(data_failure());  // whoever stops needs no more
+    if (stats.data_failed && !stop)
+      stop_with(failures_of_ranks(parallel_->group(), data_->failure()));  // whoever stops needs no more
     bool best = false;
     if (last || due(step_, config_.eval_every)) {
       const auto start = std::chrono::steady_clock::now();
-      const std::optional<double> bits = evaluate();
+      std::optional<double> bits;
+      try {
+        bits = evaluate();
+      } catch (const HeldOutTextError& e) {
+        stop_with(e.what());
+      }
       progress.log_validation(step_, bits.value_or(std::numeric_limits<double>::quiet_NaN()),
                               seconds_since(start));
       best = bits && is_best(*bits);
@@ -302,19 +327,6 @@ void Trainer::stop_with(const std::string& problem) {
   throw Error(problem + saved);
 }
 
-// Why ranks cannot read what the next step needs; on all ranks.
-std::string Trainer::data_failure() {
-  std::map<std::string, std::vector<int64_t>> ranks;
-  const std::vector<std::string> failures = gather(parallel_->group(), data_->failure(), "failures of data");
-  if (failures.size() == 1) return failures[0];
-  for (size_t r = 0; r < failures.size(); ++r)
-    if (!failures[r].empty()) ranks[failures[r]].push_back(static_cast<int64_t>(r));
-  std::vector<std::string> texts;
-  for (const auto& [failure, of] : ranks)
-    texts.push_back(fmt::format("rank {}: {}", fmt::join(of, ", "), failure));
-  return fmt::format("{}", fmt::join(texts, "; "));
-}
-
 // The text of a step: of the batches whose own loss is not finite, where there are some, else of all; on all ranks. Looks at the
 // device.
 std::vector<std::string> Trainer::texts_of(const Look& look) {
@@ -417,11 +429,14 @@ StepStats Trainer::train_step() {
 
 std::optional<double> Trainer::evaluate() {
   if (!parts_.valid) return std::numeric_limits<double>::quiet_NaN();
-  ValidationBatches valid(parts_.valid(), parallel_->group(), device_, parallel_->computes_together());
+  ValidationBatches valid(parts_.valid, parallel_->group(), device_, parallel_->computes_together());
   parts_.model.module->eval();
   const ByteNll own = byte_nll(parts_.model.forward, valid);
   parts_.model.module->train();
   if (valid.was_stopped()) return std::nullopt;
+  if (valid.has_failed())
+    throw HeldOutTextError(fmt::format("validation at step {}: {}", step_,
+                                       failures_of_ranks(parallel_->group(), valid.failure())));
   const std::vector<double> all = sum_of(
       parallel_->group(), {own.nll_sum, static_cast<double>(own.num_bytes)}, "bits per byte of validation");
   return bits_per_byte(all[0], static_cast<int64_t>(all[1]));

@@ -29,6 +29,16 @@ void on_each(int64_t ranks, const std::function<void(const std::shared_ptr<Group
   ranks > 1 ? testing::in_group(ranks, body) : body(nullptr);
 }
 
+// What is read in a validation.
+class FewBatches : public PlacedBatches {
+ public:
+  using PlacedBatches::PlacedBatches;
+  std::optional<Batch> next() override { return left_-- > 0 ? PlacedBatches::next() : std::nullopt; }
+
+ private:
+  int left_ = 3;
+};
+
 TEST(FailingData, OfARankEndsAllWithWhatWasTrainedSaved) {
   at::set_num_threads(1);
   const int64_t accumulate = 2, steps = 6, good = 3;
@@ -95,6 +105,33 @@ TEST(FailingData, ThatNoStepNeedsIsNotRead) {
   EXPECT_EQ(resumable_training(nullptr, config, {}, folder / "stops", {}, 1).trainer->run(),
             Trainer::Outcome::kStopped);
   clear_stop_request();
+}
+
+// With sharded tables a forward pass needs all ranks; without, each validates by itself.
+TEST(FailingData, OfAValidationEndsAllWithWhatWasTrainedSaved) {
+  at::set_num_threads(1);
+  TrainConfig config = testing::training(1, Compute::kFloat32, 6);
+  config.eval_every = 2;
+  for (const int64_t ranks : {1, 2})
+    for (const TablePlacement tables : {TablePlacement::kReplicated, TablePlacement::kSharded}) {
+      const TemporaryFolder folder;
+      on_each(ranks, [&](const std::shared_ptr<Group>& group) {
+        const int64_t rank = group ? group->rank() : 0;
+        int calls = 0;
+        const auto held_out = [&]() -> std::unique_ptr<Stage<Batch>> {
+          const bool breaks = ++calls == 2 && rank == ranks - 1;  // in the second validation
+          return std::make_unique<FewBatches>(rank, breaks ? std::optional<int64_t>(1) : std::nullopt);
+        };
+        const auto training =
+            resumable_training(group, config, {Sharding::kNone, tables}, folder.path(), {}, {}, held_out);
+        EXPECT_EQ(message_of([&] { training.trainer->run(); }),
+                  "validation at step 4: " + std::string(group ? "rank 1: " : "") +
+                      PlacedBatches::kUnreadable + ". What was trained is saved in " +
+                      (folder / checkpoint_name(4)).string());
+        EXPECT_TRUE(training.model->is_training());
+      });
+      EXPECT_NO_THROW(check_checkpoint(folder / checkpoint_name(4), *make_alone_group()));
+    }
 }
 
 }  // namespace

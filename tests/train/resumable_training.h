@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,13 +62,15 @@ struct ResumableTraining {
 inline ResumableTraining resumable_training(const std::shared_ptr<Group>& group, const TrainConfig& config,
                                             const Division& division, const std::filesystem::path& output,
                                             const std::filesystem::path& from = {},
-                                            std::optional<int64_t> broken = {}) {
+                                            std::optional<int64_t> broken = {},
+                                            std::function<std::unique_ptr<Stage<Batch>>()> valid = {}) {
   ResumableTraining training;
   training.model = new_model();
   if (!from.empty()) load_weights(from, training.model, EntropyModel(nullptr));
   TrainerParts parts;
   parts.model = trainable(training.model);
   parts.train = std::make_unique<PlacedBatches>(group ? group->rank() : 0, broken);
+  parts.valid = std::move(valid);
   parts.group = group;
   parts.parallel = divided(division);
   parts.output = output;

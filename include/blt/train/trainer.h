@@ -302,7 +302,7 @@ class Trainer {
   enum class Outcome { kFinished, kStopped };  // kStopped: a signal came; the state was saved
   // Checkpoints are written by a thread while the training goes on, from copies: the last one is there when this returns. One that cannot be
   // written is warned about, and the training goes on; those written before stay.
-  // Throws blt::Error when the last checkpoint cannot be written; once the state is saved, also when a rank cannot read what the next step needs,
+  // Throws blt::Error when the last checkpoint cannot be written; once the state is saved, also when a rank cannot read what the next step or a validation needs,
   // and when a loss is not finite or a spike and the config says to stop; with parts.looks_behind, so many steps later, which are saved with it.
   Outcome run();
 
@@ -324,7 +324,7 @@ class Trainer {
   int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
   int64_t failed_saves() const;                 // checkpoints that this trainer could not write
   // Bits per byte on the held-out batches; NaN when there are none. None when a rank was asked to stop before their end. Leaves the model in
-  // training mode.
+  // training mode. Throws blt::Error, on all ranks, when one cannot read its text.
   std::optional<double> evaluate();
 
  private:
@@ -340,7 +340,6 @@ class Trainer {
   bool took_step(const Look& look, Progress& progress);
   void count_step(bool is_skipped);
   [[noreturn]] void stop_with(const std::string& problem);
-  std::string data_failure();
   std::vector<std::string> texts_of(const Look& look);
   void load_data(const StateReader& state);
 
