@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "blt/data/filled_batch.h"
 #include "blt/model/device.h"
 
 namespace blt {

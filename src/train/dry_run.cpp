@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "blt/base/error.h"
+#include "blt/data/filled_batch.h"
 #include "blt/model/latent_transformer.h"
 #include "blt/model/linear.h"
 #include "blt/model/ngram_embedding.h"

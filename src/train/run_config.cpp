@@ -3,6 +3,7 @@
 #include <string>
 #include <variant>
 
+#include "blt/data/filled_batch.h"
 #include "blt/model/device.h"
 
 namespace blt {

@@ -10,10 +10,11 @@
 #include <vector>
 
 #include "blt/base/config.h"
-#include "blt/data/filled_batch.h"
 #include "blt/model/compute.h"
 
 namespace blt {
+
+struct FilledSizes;  // filled_batch.h
 
 enum class DocumentFormat { kAuto, kText, kJsonLines, kParquet };
 template <>
