@@ -35,7 +35,8 @@ int64_t FilledSizes::least_filler() const { return (ids + sequence_ids - 1) / se
 
 std::string FilledSizes::problem() const {
   if (sequences <= least_filler())
-    return fmt::format("{} sequences are too few: {} of them are for filler", sequences, least_filler());
+    return fmt::format("{} sequences are too few: {} of them are for filler; give at least {}", sequences,
+                       least_filler(), least_filler() + 1);
   if (patches == 0) {
     if (ids <= sequences) return fmt::format("{} ids are too few for {} sequences", ids, sequences);
     return "";

@@ -24,6 +24,7 @@
 #include "blt/train/optimizer.h"
 #include "train/data_parallel.h"
 #include "train/divided_matrices.h"
+#include "train/recorded_pass.h"
 #include "train/run_cost.h"
 #include "train/run_models.h"
 #include "train/sharding_cost.h"
@@ -171,6 +172,7 @@ void add_matrices(const Training& stage, const ParallelConfig& parallel, const O
 StageCost cost_of(const Training& stage, const ParallelConfig& parallel, int64_t world, at::Device device) {
   const Sharding sharding = parallel.sharding;
   const bool narrow = stage.train->compute == Compute::kBfloat16;
+  if (stage.train->cuda_graph && world > 1) refuse_ranks_with_graphs();
   freeze_groups(*stage.module, stage.train->optimizer.groups);
   recompute_layers(*stage.module, stage.train->recompute);
   Optimizer optimizer(stage.train->optimizer);  // its masters are of no size either

@@ -23,6 +23,10 @@ at::Tensor random_state() {
 
 }  // namespace
 
+void refuse_ranks_with_graphs() {
+  throw Error("train.cuda_graph: is for one rank, which has no transfers; set it to false");
+}
+
 RecordedPass::RecordedPass(torch::nn::Module& module, std::unique_ptr<GraphRecorder> recorder, Pass pass)
     : module_(module), pass_(std::move(pass)), recorder_(std::move(recorder)) {
   for (const auto& item : module.named_modules())

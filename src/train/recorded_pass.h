@@ -22,6 +22,9 @@ struct PassResult {
   at::Tensor byte_nll;  // [] as in LossValue
 };
 
+// Passes of several ranks are not recorded: throws the blt::Error that says so.
+[[noreturn]] void refuse_ranks_with_graphs();
+
 // Gradients are where a pass leaves them: those of a step's first batch are new, and those of others are added to them. Each of the two is
 // recorded when two steps have passed, in which what is made once was made. Not thread-safe.
 class RecordedPass {

@@ -174,8 +174,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
   parts_.model.module->train();
   name_traced(*parts_.model.module);
   if (config_.cuda_graph) {
-    if (!group_->is_alone())
-      throw Error("train.cuda_graph: is for one rank, which has no transfers; set it to false");
+    if (!group_->is_alone()) refuse_ranks_with_graphs();
     recorded_ = std::make_unique<RecordedPass>(
         *parts_.model.module, parts_.graph_recorder ? parts_.graph_recorder() : make_graph_recorder(device_),
         [this](const Batch& batch) { return pass(batch, /*last=*/true, /*receive_counts=*/[] {}); });

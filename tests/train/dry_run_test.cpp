@@ -25,6 +25,7 @@
 #include "blt/model/parameters.h"
 #include "blt/model/report.h"
 #include "blt/train/trainer.h"
+#include "message.h"
 #include "train/ranks.h"
 #include "train/small_model.h"
 
@@ -364,6 +365,10 @@ TEST(DryRun, SaysWhetherItFits) {
   const ParameterReport parameters = parameter_report(*Blt(*config.model));
   EXPECT_DOUBLE_EQ(dry_run(averaged, {}).step_bytes - dry_run(config, {}).step_bytes,
                    4.0 * static_cast<double>(parameters.total - parameters.ngram_tables));
+  RunConfig recorded = config;
+  recorded.train.cuda_graph = true;
+  EXPECT_NO_THROW(dry_run(recorded, {}));
+  EXPECT_MESSAGE(dry_run(recorded, {.world = 8}), "train.cuda_graph: is for one rank");
   RunConfig nothing;
   nothing.patching.rule = SpacePatching{};
   EXPECT_THROW(dry_run(nothing, {}), Error);

@@ -132,7 +132,8 @@ struct DataConfig {
         "Every batch of the training has the same sizes, for train.cuda_graph: batch_bytes ids (special ones "
         "and filler included), batch_patches patches (for models that read patches) and this many sequences, "
         "the "
-        "last of them filler that takes no loss. None: batches are as large as their text.",
+        "last of them filler that takes no loss: at least batch_bytes / (sequence_bytes + 2), rounded up. "
+        "None: batches are as large as their text.",
         at_least(2));
     field("shuffle_sequences", self.shuffle_sequences,
           "Sequences of each source that are read ahead and shuffled, a block after the other; 0: text comes "
