@@ -21,13 +21,14 @@ int64_t text_bytes(const PatchedSequence& sequence, int64_t begin, int64_t end) 
   return std::max<int64_t>(last - first - (eos ? 1 : 0), 0);
 }
 
-// The end of the longest run of pieces from `begin` on with at most `bytes` bytes of text.
-int64_t longest_run(const PatchedSequence& sequence, int64_t begin, int64_t bytes) {
+// The end of the longest run of pieces from `begin` on that fits(end); `begin` where none does. A run that does not fit has none longer that does.
+template <class Fits>
+int64_t longest_run(const PatchedSequence& sequence, int64_t begin, const Fits& fits) {
   int64_t low = begin, high = num_pieces(sequence);
-  if (text_bytes(sequence, begin, high) <= bytes) return high;  // as most do
+  if (fits(high)) return high;  // as most do
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;
-    if (text_bytes(sequence, begin, middle) <= bytes)
+    if (fits(middle))
       low = middle;
     else
       high = middle - 1;
@@ -94,7 +95,8 @@ std::vector<PatchedSequence> Pack::fill() {
   while (room_patches >= 2 && room_bytes >= 1 && (pending_ || pull())) {
     const int64_t begin = pending_pieces_, count = num_pieces(*pending_);
     const int64_t own_bos = begin > 0 ? 1 : 0;  // a tail's, which is not the sequence's
-    int64_t end = longest_run(*pending_, begin, room_bytes);
+    int64_t end = longest_run(*pending_, begin,
+                              [&](int64_t last) { return text_bytes(*pending_, begin, last) <= room_bytes; });
     if (room_patches != kNoLimit) end = std::min(end, begin + room_patches - own_bos);
     if (end < count && options_.cut && result.empty())
       end = std::max(end, begin + 2 - own_bos);  // a patch above the budget
@@ -121,19 +123,8 @@ std::vector<PatchedSequence> Pack::fill_room() {
     };
     const auto patches = [&](int64_t end) { return options_.patched ? end - begin + own_bos : 0; };
     const auto fits = [&](int64_t end) { return room.fits(ids(end), patches(end)); };
-    int64_t end = count;
-    if (!fits(count)) {  // then the most pieces that do
-      int64_t low = begin, high = count - 1;
-      while (low < high) {
-        const int64_t middle = low + (high - low + 1) / 2;
-        if (fits(middle))
-          low = middle;
-        else
-          high = middle - 1;
-      }
-      end = low;
-      if (end + own_bos < begin + kLeast) break;
-    }
+    const int64_t end = longest_run(*pending_, begin, fits);
+    if (end < count && end + own_bos < begin + kLeast) break;
     room.take(ids(end), patches(end));
     result.push_back(hand_out(end));
     if (pending_) break;
