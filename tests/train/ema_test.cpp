@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,11 +13,11 @@
 #include <vector>
 
 #include "blt/base/error.h"
-#include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
 #include "blt/train/trainer.h"
 #include "temporary_folder.h"
 #include "train/ranks.h"
+#include "train/saved_model.h"
 #include "train/small_model.h"
 
 namespace blt {
@@ -26,6 +25,7 @@ namespace {
 
 using testing::in_group;
 using testing::RepeatBatches;
+using testing::saved_model;
 using testing::sequence;
 using testing::small_config;
 
@@ -67,16 +67,7 @@ Averaged run_of(const TrainConfig& config, const std::filesystem::path& output,
   std::filesystem::create_directories(output);
   parts.group = group;
   parts.parallel = parallel;
-  parts.model_to_save = [model = run.model] {
-    ModelContent content = model_content(
-        LoadedModel{.config = {.blt = model->config(), .patching = {.rule = BytePatching{}}}, .blt = model});
-    const auto write = [](const std::string& text) {
-      return [text](const std::filesystem::path& folder) { std::ofstream(folder / "config.json") << text; };
-    };
-    return ModelToSave{.tensors = content.tensors,
-                       .write_rest = write(content.config),
-                       .write_rest_of_average = write(content.float32_config)};
-  };
+  parts.model_to_save = saved_model(run.model);
   run.trainer = std::make_unique<Trainer>(config, std::move(parts));
   return run;
 }

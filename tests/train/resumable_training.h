@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,10 +10,10 @@
 #include <vector>
 
 #include "blt/base/error.h"
-#include "blt/io/model_content.h"
 #include "blt/io/model_dir.h"
 #include "blt/train/trainer.h"
 #include "train/divided_training.h"
+#include "train/saved_model.h"
 #include "train/small_model.h"
 
 namespace blt::testing {
@@ -75,16 +74,7 @@ inline ResumableTraining resumable_training(const std::shared_ptr<Group>& group,
   parts.parallel = divided(division);
   parts.output = output;
   std::filesystem::create_directories(output);
-  parts.model_to_save = [model = training.model] {
-    const ModelContent content = model_content(
-        LoadedModel{.config = {.blt = model->config(), .patching = {.rule = BytePatching{}}}, .blt = model});
-    const auto write = [](const std::string& text) {
-      return [text](const std::filesystem::path& folder) { std::ofstream(folder / "config.json") << text; };
-    };
-    return ModelToSave{.tensors = content.tensors,
-                       .write_rest = write(content.config),
-                       .write_rest_of_average = write(content.float32_config)};
-  };
+  parts.model_to_save = saved_model(training.model);
   training.trainer = std::make_unique<Trainer>(config, std::move(parts));
   if (!from.empty()) training.trainer->resume(from);
   return training;
