@@ -14,12 +14,12 @@ configure() {
   sed -n '/libblt /,/tools /p' $log
 }
 
-# build PRESET [TARGET]: with as many compilers at once as there are cores, and 2 GB of memory for each.
+# build PRESET [TARGET...]: with as many compilers at once as there are cores, and 2 GB of memory for each.
 build() {
   local cores gigabytes
   cores=$(nproc)
   gigabytes=$(awk '/MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)
   local jobs=$((gigabytes / 2 < cores ? gigabytes / 2 : cores))
   say "Building in build/$1 (the first time takes minutes)"
-  cmake --build --preset "$1" -j $((jobs > 1 ? jobs : 1)) ${2:+--target "$2"}
+  cmake --build --preset "$1" -j $((jobs > 1 ? jobs : 1)) ${2:+--target "${@:2}"}
 }

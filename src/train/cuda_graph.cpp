@@ -1,10 +1,9 @@
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
-
-#include <ATen/cuda/CUDAEvent.h>
 
 #include "blt/base/error.h"
 #include "blt/train/device_graph.h"
