@@ -111,6 +111,7 @@ bool RunCheckpoints::begin(int64_t step, int64_t best_step, const std::function<
     job.write_rest = [write_rest = std::move(content.write_rest), places = std::move(places)](
                          const std::filesystem::path& folder) { write_rest(folder, places); };
   saved_step_ = step;
+  unsettled_ = output_ / checkpoint_name(step);
   begun_ = std::chrono::steady_clock::now();
   if (failure.empty())
     writer_.start(std::move(job));
@@ -138,13 +139,19 @@ bool RunCheckpoints::still_makes_folder() {
 std::optional<SavedCheckpoint> RunCheckpoints::wait_for_own_part(Seconds longest) {
   std::optional<SavedCheckpoint> saved = writer_.wait(longest);
   if (!saved) return saved;
-  if (saved->is_there) {
-    newest_whole_ = saved->path;
-  } else {
-    ++num_failed_;
-    failure_ = group_.is_first() ? saved->failure : saved->unheard;
-  }
+  if (!saved->is_there) failure_ = group_.is_first() ? saved->failure : saved->unheard;
+  if (group_.is_first()) settle(saved->is_there);
   return saved;
+}
+
+// The other ranks may have looked for it when somebody had moved the folder.
+void RunCheckpoints::settle(bool is_there) {
+  const std::filesystem::path settled = std::exchange(unsettled_, {});
+  if (settled.empty()) return;
+  if (is_there)
+    newest_whole_ = settled;
+  else
+    ++num_failed_;
 }
 
 bool RunCheckpoints::has_news() {
@@ -198,6 +205,7 @@ RunCheckpoints::Written RunCheckpoints::wait_for_all(int64_t step, Seconds longe
       if (group_.is_first() && written.failure.starts_with("rank ") && !failures.empty())
         log_warning(fmt::format("the last checkpoint: {}", shortened(failures)));
       failure_.clear();
+      settle(written.failure.empty());
       return written;
     }
     if (is_over) {

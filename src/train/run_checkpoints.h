@@ -40,7 +40,7 @@ class RunCheckpoints {
 
   // The newest, or the one under way.
   std::optional<int64_t> saved_step() const { return saved_step_; }
-  int64_t num_failed() const { return num_failed_; }  // that could not be written
+  int64_t num_failed() const { return num_failed_; }  // that could not be written, by what rank 0 says
   const SaveTimes& times() const { return times_; }   // of the last one
   KeepPolicy keep_policy(int64_t best_step) const;
   // A run goes on from a checkpoint, of this output or another.
@@ -62,6 +62,7 @@ class RunCheckpoints {
   std::optional<SavedCheckpoint> wait_for_own_part(Seconds longest);
   struct Written;
   Written wait_for_all(int64_t step, Seconds longest);
+  void settle(bool is_there);
   int64_t next_due(int64_t step) const;
   std::shared_ptr<AtomicDirectory> make_folder(int64_t step);
   bool still_makes_folder();
@@ -76,6 +77,7 @@ class RunCheckpoints {
       folder_;  // of the first rank, where a disk that hangs still makes it
   std::optional<SavedCheckpoint> news_;
   std::optional<int64_t> saved_step_;
+  std::filesystem::path unsettled_;              // the last one, until rank 0 has said whether it is there
   std::filesystem::path newest_whole_;           // of those that are known to be whole; empty: none
   std::string failure_;                          // of the last one, what the other ranks are still to be told
   std::chrono::steady_clock::time_point begun_;  // the last one
