@@ -299,7 +299,7 @@ void Progress::log_save(int64_t step, const SaveTimes& times) {
 void Progress::summarize(const End& end) {
   if (is_silent_ || end.step == first_step_) return;
   finish_line();
-  const double seconds = seconds_since(started_), in_steps = seconds - validation_s_;
+  const double seconds = seconds_since(started_), in_steps = seconds - validation_s_ - end.saving_s;
   const double speed = static_cast<double>(bytes_) / in_steps, flops_per_s = flops_ / in_steps;
   std::string text = fmt::format("{} steps in {}, {} of text: {}", end.step - first_step_, duration(seconds),
                                  format_bytes(static_cast<uint64_t>(bytes_)), rate(speed));

@@ -53,6 +53,7 @@ class Progress {
     int64_t best_step = 0;  // 0: there was no validation
     double best_bits_per_byte = 0.0;
     int64_t skipped = 0;                    // steps that changed nothing, since the run was first started
+    double saving_s = 0.0;                  // from the last step until the last checkpoint was there
     std::filesystem::path checkpoint = {};  // the newest; empty: there is none
   };
   // What this start of the run did, in a few lines.

@@ -208,9 +208,12 @@ Trainer::Outcome Trainer::run() {
     begin_look(stats);
     finish_looks(shows ? 0 : looks_behind, progress);
     if (const auto profile = profiler.after_step(last || stop)) progress.show_profile(*profile, trace);
-    if (last || due(step_, config_.log_every))
+    const auto log_step = [&] {
       progress.log_step(step_, stats, skipped_, failed_saves(),
                         gather(parallel_->group(), progress.own_figures(), "figures of ranks"));
+    };
+    const bool logs = last || stop || due(step_, config_.log_every);
+    if (logs) log_step();
     if (stats.data_failed && !stop)
       stop_with(failures_of_ranks(parallel_->group(), data_->failure()));  // whoever stops needs no more
     bool best = false;
@@ -225,6 +228,7 @@ Trainer::Outcome Trainer::run() {
       progress.log_validation(step_, bits.value_or(std::numeric_limits<double>::quiet_NaN()),
                               seconds_since(start));
       best = bits && is_best(*bits);
+      if (!bits && !logs) log_step();  // a signal ended it: this step is the last one now
       stop = stop || !bits;
     }
     if (checkpoints_->has_news()) {
@@ -238,13 +242,16 @@ Trainer::Outcome Trainer::run() {
     stopped = stop && !last;
   }
   progress.finish_line();
+  const auto saving = std::chrono::steady_clock::now();
   finish_saving();
+  const double saving_s = seconds_since(saving);
   parallel_->make_whole();  // the model is the caller's again
   progress.summarize(
       {.step = step_,
        .best_step = best_step_,
        .best_bits_per_byte = best_bits_per_byte_,
        .skipped = skipped_,
+       .saving_s = saving_s,
        .checkpoint = checkpoints_->saved_step() ? parts_.output / "latest" : std::filesystem::path()});
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }

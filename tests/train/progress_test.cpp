@@ -99,6 +99,7 @@ TEST_F(ProgressTest, AValidationIsNoPartOfTheStepsAroundIt) {
 TEST_F(ProgressTest, AStopDuringAValidationSavesAndLeaves) {
   TrainConfig config = quick(100);
   config.eval_every = 3;
+  config.log_every = 2;
   TrainerParts own = parts(std::make_unique<RepeatBatches>(std::vector<Batch>{one_batch()}));
   own.valid = [] {
     return std::make_unique<Batches>(kEndless, [](int64_t number) {
@@ -112,6 +113,43 @@ TEST_F(ProgressTest, AStopDuringAValidationSavesAndLeaves) {
   EXPECT_TRUE(std::filesystem::exists(folder_ / "run/step_00000003"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "run/best")) << "there is no number to compare";
   EXPECT_TRUE(rows_with("valid_bits_per_byte").empty());
+  EXPECT_EQ(rows_with("loss").back()["step"], 3) << "the last step of a run is always shown";
+}
+
+TEST_F(ProgressTest, ShowsTheStepThatAStopEnds) {
+  TrainConfig config = quick(100);
+  config.log_every = 2;
+  TrainerParts own = parts(std::make_unique<RepeatBatches>(std::vector<Batch>{one_batch()}));
+  own.loss = [step = 0](const at::Tensor& logits, const Batch& batch) mutable {
+    if (++step == 5) request_stop();
+    return next_id_loss(logits, batch);
+  };
+  EXPECT_EQ(Trainer(config, std::move(own)).run(), Trainer::Outcome::kStopped);
+  clear_stop_request();
+  std::vector<int> steps;
+  for (const auto& row : rows_with("loss")) steps.push_back(row["step"]);
+  EXPECT_EQ(steps, (std::vector<int>{2, 4, 5}));
+}
+
+TEST_F(ProgressTest, TheLastSaveIsNoTimeOfTheSteps) {
+  TrainConfig config = quick(2);
+  config.last_save_tries = 2;  // with a second between them
+  TrainerParts own = parts(std::make_unique<RepeatBatches>(std::vector<Batch>{one_batch()}));
+  own.model_to_save = [saves = std::make_shared<int>(0)] {
+    return ModelToSave{.tensors = {}, .write_rest = [saves](const std::filesystem::path&) {
+                         if (++*saves == 1) throw Error("the disk is full");
+                       }};
+  };
+  own.flops = [](const TextCounts&) { return 1e9; };
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(Trainer(config, std::move(own)).run(), Trainer::Outcome::kFinished);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  const size_t summary = said.find("2 steps in 00:0");
+  ASSERT_NE(summary, said.npos) << said;
+  const size_t unit = said.find(" GFLOP/s", summary);
+  ASSERT_NE(unit, said.npos) << said;
+  const double gflops = std::stod(said.substr(said.rfind(' ', unit - 1) + 1));
+  EXPECT_GT(gflops, 2.0) << "two steps of 1 GFLOP took less than the second after them\n" << said;
 }
 
 TEST_F(ProgressTest, RanksWithOtherNumbersOfBatchesLeaveAValidationTogether) {
