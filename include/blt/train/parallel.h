@@ -57,6 +57,9 @@ struct EnumNames<WireType> {
                                                                       {WireType::kBfloat16, "bfloat16"}};
 };
 
+// How long something may take, in seconds: all clocks and stores count as far as eleven days, in milliseconds.
+constexpr Rule kSomeSeconds{.low = 0, .high = 1e6, .low_excluded = true};
+
 struct ParallelConfig {
   Sharding sharding = Sharding::kNone;
   TablePlacement tables = TablePlacement::kReplicated;
@@ -90,11 +93,11 @@ struct ParallelConfig {
         "a step of zero1 or zero2 moved during the next forward pass, those of zero3 during the layer "
         "before; false: each when it is needed, to see what that saves.");
     field("start_timeout_s", self.start_timeout_s,
-          "Seconds until all ranks have to be there when a run starts.", above(0));
+          "Seconds until all ranks have to be there when a run starts.", kSomeSeconds);
     field("timeout_s", self.timeout_s,
           "Seconds that a transfer between ranks may take, waiting for the slowest included, before the run "
           "ends with an error that says which rank is missing.",
-          above(0));
+          kSomeSeconds);
   }
 };
 

@@ -161,12 +161,12 @@ struct TrainConfig {
           "How long the training waits, in seconds, when a checkpoint is due and the one before is not "
           "written yet; "
           "then this one is left out.",
-          at_least(0));
+          between(0, kSomeSeconds.high));
     field("save_timeout_s", self.save_timeout_s,
           "How long the end of a run (or a stop) waits, in seconds, for a checkpoint that is being written, "
           "before "
           "the run ends with an error: a disk may hang.",
-          above(0));
+          kSomeSeconds);
   }
   void validate(Errors& errors) const;
   int64_t accumulate_at(int64_t step) const;  // batches of step `step`, from 0
