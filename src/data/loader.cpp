@@ -95,7 +95,7 @@ Pack::Options pack_options(const DataConfig& config, Pass pass, bool patched) {
   if (config.batch_sequences && pass == Pass::kTraining) {
     options.filled = config.filled_sizes(patched);
     if (patched && options.filled->patches == 0)
-      throw Error("data.batch_sequences: batches of one size that have patches need data.batch_patches too");
+      throw Error(fmt::format("data.batch_sequences: {}", DataConfig::kNeedsPatches));
   }
   return options;
 }

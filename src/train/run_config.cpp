@@ -50,7 +50,7 @@ void RunConfig::validate(Errors& errors) const {
     }
   if (!model) return;
   if (data.batch_sequences && !data.batch_patches)
-    errors.add("data.batch_sequences", "batches of one size that have patches need data.batch_patches too");
+    errors.add("data.batch_sequences", DataConfig::kNeedsPatches);
   if (patching.needs_entropies() && !entropy_model)
     errors.add(
         "entropy_model",

@@ -170,6 +170,9 @@ struct DataConfig {
   static constexpr int64_t kDefaultBatchBytes = 16384;
   // Of batches with patches or of bytes alone, where batch_sequences is given.
   FilledSizes filled_sizes(bool patched) const;
+  // What is wrong with batch_sequences where a model with patches is trained without batch_patches.
+  static constexpr const char* kNeedsPatches =
+      "batches of one size that have patches need data.batch_patches too";
   void validate(Errors& errors) const;
 };
 
