@@ -20,8 +20,8 @@
 namespace {
 
 constexpr const char* kStopping =
-    "stopping: this step (or the validation under way) ends, then everything is saved; a second Ctrl-C ends "
-    "at once, without saving";
+    "stopping: this step (or the validation under way) ends, then everything is saved; Ctrl-C after "
+    "this ends at once, without saving";
 
 constexpr const char* kStoppedAtStart = "stopped before anything was begun";
 

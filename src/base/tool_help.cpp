@@ -136,10 +136,9 @@ std::string help_text(const ToolSpec& spec, const std::vector<ToolOption>& optio
   return text + "Options:\n" + columns(named) + "\n" +
          wrapped(
              "Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 "
-             "wrong usage, "
-             "3 saved and stopped after a signal. The environment's BLT_LOG chooses the messages: debug, "
-             "info, "
-             "warning, error or off.",
+             "wrong usage, 3 saved and stopped after a signal, 130 ended by a second Ctrl-C without saving. "
+             "The "
+             "environment's BLT_LOG chooses the messages: debug, info, warning, error or off.",
              "", "");
 }
 
