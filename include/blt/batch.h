@@ -27,10 +27,10 @@ constexpr int32_t kIgnore = -100;  // a target that takes no loss
 struct Segments {
   at::Tensor offsets;  // [count + 1] int32, offsets[0] == 0, offsets[count] == N, strictly increasing (only
                        // Batch::readers may have empty segments)
-  int64_t count = 0;   // known on the host: no device synchronisation to size an output
-  int64_t longest =
-      0;  // length of the longest segment, or of the longest that there may be (filled_batch.h), likewise
-  int64_t total = 0;  // N, likewise
+  // Known on the host: no device synchronisation to size an output.
+  int64_t count = 0;
+  int64_t longest = 0;  // things in the longest segment, or in the longest that there may be (filled_batch.h)
+  int64_t total = 0;    // N
 
   at::Tensor ids() const;        // [N] int32: the segment each thing belongs to
   at::Tensor positions() const;  // [N] int32: the place of each thing in its segment, from 0
