@@ -255,11 +255,17 @@ double frozen_bytes(const EntropyModelImpl& model) {
   return bytes;
 }
 
+// Of models on one machine and on a thousand.
+std::string size_text(double bytes) {
+  return bytes < 0.1 * kGib ? fmt::format("{:.3f} MiB", bytes * 1024 / kGib)
+                            : fmt::format("{:.3f} GiB", bytes / kGib);
+}
+
 class Page {
  public:
   void title(const std::string& text) { text_ += text + "\n"; }
-  void gib(std::string_view name, double bytes, const std::string& about = {}) {
-    text_ += fmt::format("  {:<40} {:>10.3f} GiB{}\n", name, bytes / kGib, about.empty() ? "" : "  " + about);
+  void size(std::string_view name, double bytes, const std::string& about = {}) {
+    text_ += fmt::format("  {:<40} {:>14}{}\n", name, size_text(bytes), about.empty() ? "" : "  " + about);
   }
   std::string text() const { return text_; }
 
@@ -285,36 +291,36 @@ void add_memory(Page& page, const StageCost& cost, const TrainConfig& train, dou
   const ShardedSizes& sizes = cost.sizes;
   const char* type = train.compute == Compute::kBfloat16 ? "bfloat16" : "float32";
   page.title("memory of a rank");
-  page.gib("parameters", cost.sharding.parameters, fmt::format("{} of {}", millions(sizes.dense), type));
+  page.size("parameters", cost.sharding.parameters, fmt::format("{} of {}", millions(sizes.dense), type));
   if (sizes.tables > 0)
-    page.gib("n-gram tables", cost.sharding.tables, fmt::format("{} of {}", millions(sizes.tables), type));
-  page.gib("optimizer", cost.sharding.optimizer, state_types(train, sizes.tables > 0));
-  if (cost.average > 0) page.gib("average of the weights", cost.average, "float32");
-  if (cost.sharding.gradients > 0) page.gib("gradients", cost.sharding.gradients, "float32, in buckets");
-  if (entropy_model > 0) page.gib("entropy model", entropy_model, "weights, and packed for products");
+    page.size("n-gram tables", cost.sharding.tables, fmt::format("{} of {}", millions(sizes.tables), type));
+  page.size("optimizer", cost.sharding.optimizer, state_types(train, sizes.tables > 0));
+  if (cost.average > 0) page.size("average of the weights", cost.average, "float32");
+  if (cost.sharding.gradients > 0) page.size("gradients", cost.sharding.gradients, "float32, in buckets");
+  if (entropy_model > 0) page.size("entropy model", entropy_model, "weights, and packed for products");
   page.title(cost.is_recorded
                  ? "  and, since a CUDA graph keeps it, the first and for a while the larger other of"
                  : "  and for a while the largest of");
-  page.gib("  the backward at its peak", cost.backward,
-           fmt::format("activations and gradients; {:.3f} GiB of them dense gradients",
-                       static_cast<double>(cost.step.gradients) / kGib));
+  page.size("  the backward at its peak", cost.backward,
+            fmt::format("activations and gradients; {} of them dense gradients",
+                        size_text(static_cast<double>(cost.step.gradients))));
   if (cost.sharding.beside_backward > 0)
-    page.gib("    and beside it", cost.sharding.beside_backward,
-             "buckets on their way, and layers that were gathered");
+    page.size("    and beside it", cost.sharding.beside_backward,
+              "buckets on their way, and layers that were gathered");
   if (sizes.tables > 0)
-    page.gib("  gradients, table rows added up", cost.sharding.exchange,
-             "with a row for each look-up: at most");
-  page.gib("  the update", cost.sharding.update, "gradients, and parameters on their way");
+    page.size("  gradients, table rows added up", cost.sharding.exchange,
+              "with a row for each look-up: at most");
+  page.size("  the update", cost.sharding.update, "gradients, and parameters on their way");
 }
 
 void add_kept(Page& page, const StageCost& cost, const Batch& batch) {
   const auto ids = static_cast<double>(batch.bytes.size(0));
   double sum = 0;
   for (const auto& [part, bytes] : cost.step.kept) sum += static_cast<double>(bytes);
-  page.title(fmt::format(
-      "what the forward of a batch of {} bytes in {} patches keeps: {:.3f} GiB, {:.0f} B a byte of text",
-      batch.bytes.size(0), batch.patches.count, sum / kGib, sum / ids));
-  for (const auto& [part, bytes] : cost.step.kept) page.gib(part, static_cast<double>(bytes));
+  page.title(
+      fmt::format("what the forward of a batch of {} bytes in {} patches keeps: {}, {:.0f} B a byte of text",
+                  batch.bytes.size(0), batch.patches.count, size_text(sum), sum / ids));
+  for (const auto& [part, bytes] : cost.step.kept) page.size(part, static_cast<double>(bytes));
 }
 
 }  // namespace
@@ -355,13 +361,13 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   result.most_bytes = std::max(result.most_bytes, cost.most() + entropy_model);
 
   add_memory(page, cost, *stage.train, entropy_model);
-  page.gib("a step", result.step_bytes);
+  page.size("a step", result.step_bytes);
   if (cost.sharding.whole > 0)
-    page.gib("put together in the end", cost.sharding.whole, "when no step is under way");
-  page.gib("the model as it is built", cost.built, "float32, before anything is divided");
-  page.gib("copy of this rank's part of a checkpoint", cost.checkpoint, "while it is written");
-  if (before) page.gib("training the entropy model before", before->most(), "with its checkpoint");
-  page.gib("the most", result.most_bytes);
+    page.size("put together in the end", cost.sharding.whole, "when no step is under way");
+  page.size("the model as it is built", cost.built, "float32, before anything is divided");
+  page.size("copy of this rank's part of a checkpoint", cost.checkpoint, "while it is written");
+  if (before) page.size("training the entropy model before", before->most(), "with its checkpoint");
+  page.size("the most", result.most_bytes);
   if (machines.memory_gib) {
     result.fits = result.most_bytes <= *machines.memory_gib * kGib;
     page.title(fmt::format("  {} in {:g} GiB", result.fits ? "fits" : "DOES NOT FIT", *machines.memory_gib));
@@ -375,7 +381,7 @@ DryRun dry_run(const RunConfig& config, const PlannedMachines& machines) {
   page.title(fmt::format("  arithmetic of a rank: {:.4g} TFLOP by the model, {:.4g} by the entropy model",
                          model_flops / 1e12, entropy_flops * step_ids / 1e12));
   for (const ShardingCost::Traffic& traffic : cost.sharding.traffic) {
-    page.gib(traffic.what, traffic.bytes, "that a rank receives");
+    page.size(traffic.what, traffic.bytes, "that a rank receives");
     result.traffic_bytes += traffic.bytes;
   }
   std::optional<double> arithmetic_s, transfers_s;
