@@ -15,7 +15,6 @@
 #include <limits>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
@@ -37,15 +36,13 @@
 #include "train/progress.h"
 #include "train/recorded_pass.h"
 #include "train/run_checkpoints.h"
-#include "train/shortened.h"
 #include "train/step_batches.h"
+#include "train/step_looks.h"
 #include "train/step_profiler.h"
 #include "train/tensor_share.h"
 #include "train/validation_batches.h"
 
 namespace blt {
-
-using nlohmann::json;
 
 namespace {
 
@@ -123,24 +120,6 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
 
-// A step that was taken, while its flags are on their way to the host.
-struct Trainer::Look {
-  int64_t step = 0;
-  StepStats stats;
-  std::vector<Trained> batches;
-  at::Tensor flags;  // [3] bool, on the host
-  DeviceMark flags_are_there;
-
-  struct Flags {
-    bool skipped = false, nonfinite = false, spike = false;
-  };
-  Flags wait() const {
-    flags_are_there.wait();
-    const bool* values = flags.const_data_ptr<bool>();
-    return {.skipped = values[0], .nonfinite = values[1], .spike = values[2]};
-  }
-};
-
 void TrainConfig::validate(Errors& errors) const {
   for (size_t i = 1; i < accumulate_from.size(); ++i)
     if (accumulate_from[i].step <= accumulate_from[i - 1].step)
@@ -168,6 +147,7 @@ Trainer::Trainer(TrainConfig config, TrainerParts parts)
       data_(std::make_unique<StepBatches>(std::move(parts_.train))),
       modules_(gradient_modules(*parts_.model.module)),
       guard_(config_.spike),
+      looks_(std::make_unique<StepLooks>(config_, guard_, parallel_->group(), parts_.name_text)),
       checkpoints_(
           std::make_unique<RunCheckpoints>(config_, parts_.output, *group_, parts_.parallel.timeout_s)) {
   if (config_.compute == Compute::kBfloat16) optimizer_.narrow(*parts_.model.module);
@@ -205,11 +185,12 @@ Trainer::Outcome Trainer::run() {
     bool stop = stats.stop;
     const bool shows = last || stop || stats.data_failed || due(step_, config_.log_every) ||
                        due(step_, config_.eval_every) || due(step_, config_.checkpoint_every);
-    begin_look(stats);
-    finish_looks(shows ? 0 : looks_behind, progress);
+    looks_->begin(step_, stats);
+    if (const std::string problem = looks_->finish(shows ? 0 : looks_behind, progress); !problem.empty())
+      stop_with(problem);
     if (const auto profile = profiler.after_step(last || stop)) progress.show_profile(*profile, trace);
     const auto log_step = [&] {
-      progress.log_step(step_, stats, skipped_, failed_saves(),
+      progress.log_step(step_, stats, skipped(), failed_saves(),
                         gather(parallel_->group(), progress.own_figures(), "figures of ranks"));
     };
     const bool logs = last || stop || due(step_, config_.log_every);
@@ -250,75 +231,15 @@ Trainer::Outcome Trainer::run() {
       {.step = step_,
        .best_step = best_step_,
        .best_bits_per_byte = best_bits_per_byte_,
-       .skipped = skipped_,
+       .skipped = skipped(),
        .saving_s = saving_s,
        .checkpoint = checkpoints_->saved_step() ? parts_.output / "latest" : std::filesystem::path()});
   return stopped ? Outcome::kStopped : Outcome::kFinished;
 }
 
-void Trainer::begin_look(const StepStats& stats) {
-  const at::Tensor far_off = stats.spike.defined() ? stats.spike : at::zeros_like(stats.is_nonfinite);
-  const at::Tensor flags = at::stack({stats.clip.found_inf != 0, stats.is_nonfinite, far_off});
-  at::Tensor on_host = flags.to(at::kCPU, /*non_blocking=*/true);
-  looks_.push_back(
-      {step_, stats, std::move(batches_), std::move(on_host), DeviceMark(stats.is_nonfinite.device())});
-  batches_.clear();
-}
-
-void Trainer::finish_looks(size_t most_left, Progress& progress) {
-  while (looks_.size() > most_left) {
-    const Look look = std::move(looks_.front());
-    looks_.erase(looks_.begin());
-    progress.count(look.stats, took_step(look, progress));
-  }
-}
-
-// Whether the step was taken; else it was skipped, or throws where the run must not go on.
-bool Trainer::took_step(const Look& look, Progress& progress) {
-  const StepStats& stats = look.stats;
-  const auto [skipped, nonfinite, is_far] = look.wait();
-  const bool spike = is_far && !nonfinite;  // what is no number is worse
-  const std::string far = !spike ? ""
-                                 : fmt::format(
-                                       "the loss {:.4f} is far above those before (mean {:.4f}, deviation "
-                                       "{:.4f}; train.spike)",
-                                       stats.loss.item<double>(), guard_.mean(), guard_.deviation());
-  count_step(skipped);
-  if (!skipped) {
-    if (spike && parallel_->group().is_first()) log_warning(fmt::format("step {}: {}", look.step, far));
-    return true;
-  }
-  const std::string why =
-      spike ? far
-      : std::isfinite(stats.loss.item<double>())
-          ? fmt::format("the gradient is not finite (the loss is {})", stats.loss.item<double>())
-          : fmt::format("the loss is not finite ({})", stats.loss.item<double>());
-  const std::vector<std::string> texts = texts_of(look);
-  const std::string read = texts.empty() ? "" : fmt::format("; it read {}", shortened(texts));
-  progress.log_skip(look.step, spike ? "spike" : "nonfinite", texts);
-  if (spike ? config_.spike.action == OnSpike::kStop : config_.on_nonfinite == OnNonfinite::kStop)
-    stop_with(fmt::format(
-        "step {}: {}{}; the model was left as it was before this step. Lower the learning rate or "
-        "max_grad_norm, start from an earlier checkpoint, or set {} to skip",
-        look.step, why, read, spike ? "spike.action" : "on_nonfinite"));
-  if (parallel_->group().is_first()) log_warning(fmt::format("step {}: skipped: {}{}", look.step, why, read));
-  if (config_.skip_limit > 0 && skipped_in_row_ >= config_.skip_limit)
-    stop_with(fmt::format(
-        "step {}: {} steps in a row were skipped (train.skip_limit), in this one because {}{}; the "
-        "model was left as it was before them. Start from an earlier checkpoint with a lower "
-        "learning rate or max_grad_norm",
-        look.step, skipped_in_row_, why, read));
-  return false;
-}
-
-void Trainer::count_step(bool is_skipped) {
-  skipped_ += is_skipped ? 1 : 0;
-  skipped_in_row_ = is_skipped ? skipped_in_row_ + 1 : 0;
-}
-
 // What was trained is saved, and the run ends.
 void Trainer::stop_with(const std::string& problem) {
-  for (const Look& later : std::exchange(looks_, {})) count_step(later.wait().skipped);  // taken meanwhile
+  looks_->count_rest();  // taken meanwhile
   std::string saved;
   try {
     save();
@@ -331,28 +252,6 @@ void Trainer::stop_with(const std::string& problem) {
         fmt::format(". What was trained since the last checkpoint could not be saved: {}", failure.what());
   }
   throw Error(problem + saved);
-}
-
-// The text of a step: of the batches whose own loss is not finite, where there are some, else of all; on all ranks. Looks at the
-// device.
-std::vector<std::string> Trainer::texts_of(const Look& look) {
-  json all = json::array(), broken = json::array();
-  for (const Trained& batch : look.batches) {
-    const bool is_finite = std::isfinite(batch.loss.item<double>());
-    for (const TextPlace& place : batch.places) {
-      if (!parts_.name_text || place.source < 0) continue;
-      all.push_back(parts_.name_text(place));
-      if (!is_finite) broken.push_back(all.back());
-    }
-  }
-  std::vector<std::string> texts, broken_texts;
-  for (const std::string& of_rank :
-       gather(parallel_->group(), json::array({all, broken}).dump(), "text of a step that was skipped")) {
-    const json both = json::parse(of_rank);
-    for (const json& text : both[0]) texts.push_back(text);
-    for (const json& text : both[1]) broken_texts.push_back(text);
-  }
-  return broken_texts.empty() ? texts : broken_texts;
 }
 
 LossValue Trainer::forward(const Batch& batch) {
@@ -398,12 +297,12 @@ StepStats Trainer::train_step() {
     stats.entropy_flops = all[4];
     targets_.fill_(all[0]);
   };
-  batches_.clear();
+  looks_->begin_step();
   for (const Batch& batch : batches) {
     if (recorded_) receive_counts();
     const PassResult pass = recorded_ ? recorded_->run(batch, /*is_first=*/&batch == &batches.front())
                                       : this->pass(batch, /*last=*/&batch == &batches.back(), receive_counts);
-    batches_.push_back({.places = batch.places, .loss = pass.loss});
+    looks_->add({.places = batch.places, .loss = pass.loss});
     stats.loss = stats.loss.defined() ? stats.loss + pass.loss : pass.loss;
     if (pass.byte_nll.defined())
       stats.byte_nll = stats.byte_nll.defined() ? stats.byte_nll + pass.byte_nll : pass.byte_nll;
@@ -476,6 +375,7 @@ bool Trainer::save() {
   });
 }
 
+int64_t Trainer::skipped() const { return looks_->skipped(); }
 int64_t Trainer::failed_saves() const { return checkpoints_->num_failed(); }
 
 void Trainer::finish_saving() {
@@ -498,8 +398,7 @@ TensorShares Trainer::shares_of(const ModelToSave& model) const {
 StateWriter Trainer::state() const {
   StateWriter state;
   state.put("step", step_);
-  state.put("skipped", skipped_);
-  state.put("skipped_in_row", skipped_in_row_);
+  looks_->save(state);
   StateWriter losses = state.section("losses");
   guard_.save(losses);
   state.put("seed", parts_.seed);
@@ -541,8 +440,7 @@ void Trainer::resume(const std::filesystem::path& checkpoint) {
   optimizer_.load(checkpoint / kOptimizerFile, *parts_.model.module);
   load_data(state);
   step_ = state.integer("step");
-  skipped_ = state.integer("skipped");
-  skipped_in_row_ = state.integer("skipped_in_row");
+  looks_->load(state);
   guard_.load(state.section("losses"));
   best_step_ = state.integer("best_step");
   const std::vector<int64_t> steps = sum_of_counts(parallel_->group(), {step_}, "step to go on from");

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -34,11 +33,11 @@
 namespace blt {
 
 class Ema;
-class Progress;
 class RecordedPass;
 struct PassResult;
 class RunCheckpoints;
 class StepBatches;
+class StepLooks;
 struct TensorShare;
 
 // What happens at a step whose loss or gradient is NaN or infinite. Either way it changes nothing.
@@ -320,9 +319,10 @@ class Trainer {
   const Optimizer& optimizer() const { return optimizer_; }
   const std::vector<std::string>& modules() const { return modules_; }  // those of StepStats::module_norms
   Parallel& parallel() const { return *parallel_; }
-  int64_t step() const { return step_; }        // steps done
-  int64_t skipped() const { return skipped_; }  // of them, those that changed nothing
-  int64_t failed_saves() const;                 // checkpoints that this trainer could not write
+  int64_t step() const { return step_; }  // steps done
+  int64_t skipped() const;                // of them, those that changed nothing
+  // Checkpoints that could not be written, by what rank 0 says: the other ranks learn it when the next one is due.
+  int64_t failed_saves() const;
   // Bits per byte on the held-out batches; NaN when there are none. None when a rank was asked to stop before their end. Leaves the model in
   // training mode. Throws blt::Error, on all ranks, when one cannot read its text.
   std::optional<double> evaluate();
@@ -333,14 +333,7 @@ class Trainer {
   StateWriter state() const;
   LossValue forward(const Batch& batch);
   PassResult pass(const Batch& batch, bool last, const std::function<void()>& receive_counts);
-  // A step, and how it went as soon as the host knows.
-  struct Look;
-  void begin_look(const StepStats& stats);
-  void finish_looks(size_t most_left, Progress& progress);
-  bool took_step(const Look& look, Progress& progress);
-  void count_step(bool is_skipped);
   [[noreturn]] void stop_with(const std::string& problem);
-  std::vector<std::string> texts_of(const Look& look);
   void load_data(const StateReader& state);
 
   TrainConfig config_;
@@ -353,14 +346,8 @@ class Trainer {
   std::unique_ptr<StepBatches> data_;  // of parts.train
   std::vector<std::string> modules_;   // gradient_modules()
   LossGuard guard_;
-  struct Trained {
-    std::vector<TextPlace> places;
-    at::Tensor loss;  // []
-  };
-  std::vector<Trained> batches_;  // of the last step, on this rank
-  std::vector<Look> looks_;       // of the steps that nobody has looked at yet
-  int64_t step_ = 0, skipped_ = 0;
-  int64_t skipped_in_row_ = 0;
+  std::unique_ptr<StepLooks> looks_;  // at the steps that were taken, and those that were skipped
+  int64_t step_ = 0;
   int64_t best_step_ = 0;  // 0: not validated yet
   double best_bits_per_byte_ = 0.0;
   std::unique_ptr<Ema> ema_;  // null: no average
