@@ -185,14 +185,17 @@ std::unique_ptr<Trainer> blt_trainer(RunConfig& config, const Models& models, at
   return make_trainer(config.train, std::move(parts), checkpoint);
 }
 
-// Another number of ranks, or of batches, is the user's to choose; one that was not meant is hard to see later.
+// Another number of ranks, of batches or of steps is the user's to choose; one that was not meant is hard to see later.
 void warn_of_other_steps(const Checkpoints& checkpoints, const RunConfig& config, int64_t ranks) {
-  const std::string change = checkpoints.blt ? change_of_step_size(*checkpoints.blt, config, ranks, "train")
-                             : checkpoints.entropy_model ? change_of_step_size(*checkpoints.entropy_model,
-                                                                               entropy_model_settings(config),
-                                                                               ranks, "entropy_model.train")
-                                                         : "";
-  if (!change.empty()) log_warning(change);
+  const auto warn = [&](const fs::path& checkpoint, const RunSettings& settings, std::string_view train) {
+    for (const std::string& change : {change_of_step_size(checkpoint, settings, ranks, train),
+                                      change_of_learning_rate(checkpoint, settings, train)})
+      if (!change.empty()) log_warning(change);
+  };
+  if (checkpoints.blt)
+    warn(*checkpoints.blt, config, "train");
+  else if (checkpoints.entropy_model)
+    warn(*checkpoints.entropy_model, entropy_model_settings(config), "entropy_model.train");
 }
 
 void check_a_step(Trainer& trainer) {

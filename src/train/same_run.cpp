@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "blt/base/error.h"
 #include "blt/base/files.h"
 #include "blt/data/state.h"
+#include "blt/train/schedule.h"
 #include "io/hf_config.h"
 #include "train/checkpoint.h"
 
@@ -127,6 +129,24 @@ std::string change_of_step_size(const fs::path& checkpoint, const RunSettings& s
                fmt::format("{}.{}", train, is_of_a_list ? "accumulate_from: batches" : "accumulate")));
   }
   return "";
+}
+
+std::string change_of_learning_rate(const fs::path& checkpoint, const RunSettings& settings,
+                                    std::string_view train) {
+  const TrainConfig then = load_config<RunSettings>(checkpoint / "run.yaml").train, &now = settings.train;
+  const fs::path file = checkpoint / kTrainerStateFile;
+  const int64_t step = StateReader(read_file(file), file.string()).integer("step");
+  if (step >= now.steps) return "";
+  const double before = learning_rate_factor(then.schedule, step, then.steps),
+               after = learning_rate_factor(now.schedule, step, now.steps);
+  if (std::abs(after - before) <= 0.01 * std::max(after, before)) return "";
+  return fmt::format(
+      "step {} has {:.3g} of the peak learning rate, where the run of {} came to {:.3g}: {}.schedule is over "
+      "{} "
+      "steps, and was over {}; a schedule of kind wsd (before its decay) or constant can be lengthened "
+      "without "
+      "a jump",
+      step + 1, after, checkpoint.string(), before, train, now.steps, then.steps);
 }
 
 }  // namespace blt

@@ -23,4 +23,9 @@ void require_same_run(const std::filesystem::path& checkpoint, const RunSettings
 std::string change_of_step_size(const std::filesystem::path& checkpoint, const RunSettings& settings,
                                 int64_t ranks, std::string_view train);
 
+// What to tell the user where the schedule of these settings gives the next step another share of the peak learning rate than that of the run
+// that the checkpoint is of: a cosine over more steps jumps back up. Empty where they differ by less than a hundredth.
+std::string change_of_learning_rate(const std::filesystem::path& checkpoint, const RunSettings& settings,
+                                    std::string_view train);
+
 }  // namespace blt

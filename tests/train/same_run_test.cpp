@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,9 +44,10 @@ TEST(SameRun, BytesThatTheEntropyModelReadsAtOnceMayChangeOnTheCpuAlone) {
   }
 }
 
-// What a run says that goes on from a checkpoint of so many ranks with `then`.
-std::string change_after(int64_t ranks_then, const TrainConfig& then, int64_t ranks, const TrainConfig& now,
-                         const DataConfig& data = {}) {
+// What `changes` says of a run that goes on with `now` from a checkpoint of so many ranks with `then`.
+using Changes = std::function<std::string(const std::filesystem::path& checkpoint, const RunSettings& now)>;
+std::string said_after(int64_t ranks_then, const TrainConfig& then, const TrainConfig& now,
+                       const DataConfig& data, const Changes& changes) {
   const blt_test::TemporaryFolder folder;
   RunSettings settings;
   settings.data = data;
@@ -57,10 +60,17 @@ std::string change_after(int64_t ranks_then, const TrainConfig& then, int64_t ra
   state.put("ranks", ranks_then);
   write_file(folder / "trainer_state.json", state.json());
   settings.train = now;
-  std::string said = change_of_step_size(folder.path(), settings, ranks, "train");
+  std::string said = changes(folder.path(), settings);
   if (const size_t at = said.find(folder.path().string()); at != said.npos)
     said.replace(at, folder.path().string().size(), "FOLDER");
   return said;
+}
+
+std::string change_after(int64_t ranks_then, const TrainConfig& then, int64_t ranks, const TrainConfig& now,
+                         const DataConfig& data = {}) {
+  return said_after(ranks_then, then, now, data, [&](const auto& checkpoint, const RunSettings& settings) {
+    return change_of_step_size(checkpoint, settings, ranks, "train");
+  });
 }
 
 TrainConfig accumulating(int64_t batches, std::vector<AccumulateFrom> later = {}) {
@@ -107,6 +117,39 @@ TEST(ChangeOfStepSize, LooksAtLaterStepsToo) {
   EXPECT_NE(said.find("from step 501 on"), std::string::npos) << said;
   EXPECT_NE(said.find("; train.accumulate_from: batches=8 keeps the size"), std::string::npos) << said;
   EXPECT_EQ(change_after(2, accumulating(1, {{500, 4}}), 1, accumulating(2, {{500, 8}})), "");
+}
+
+TrainConfig scheduled(int64_t steps, ScheduleConfig schedule) {
+  TrainConfig config;
+  config.steps = steps;
+  config.schedule = schedule;
+  return config;
+}
+
+std::string change_of_rate(const TrainConfig& then, const TrainConfig& now) {
+  return said_after(1, then, now, {}, [&](const auto& checkpoint, const RunSettings& settings) {
+    return change_of_learning_rate(checkpoint, settings, "train");
+  });
+}
+
+TEST(ChangeOfLearningRate, IsToldWhereTheScheduleJumps) {
+  const CosineSchedule cosine{.warmup = 0};
+  EXPECT_EQ(change_of_rate(scheduled(100, cosine), scheduled(201, cosine)),
+            "step 101 has 0.496 of the peak learning rate, where the run of FOLDER came to 0: train.schedule "
+            "is over 201 steps, and was over 100; a schedule of kind wsd (before its decay) or constant can "
+            "be lengthened without a jump");
+  EXPECT_NE(change_of_rate(scheduled(1000, cosine), scheduled(1000, ConstantSchedule())), "");
+}
+
+TEST(ChangeOfLearningRate, IsNoneWhereItGoesOn) {
+  const CosineSchedule cosine{.warmup = 0};
+  EXPECT_EQ(change_of_rate(scheduled(1000, cosine), scheduled(1000, cosine)), "");
+  EXPECT_EQ(change_of_rate(scheduled(1000, cosine), scheduled(100, cosine)), "") << "no step is left";
+  EXPECT_EQ(
+      change_of_rate(scheduled(200, WsdSchedule{.warmup = 0}), scheduled(900, WsdSchedule{.warmup = 0})), "");
+  TrainConfig other = scheduled(1000, cosine);
+  other.optimizer.learning_rate *= 2;  // which its user knows of
+  EXPECT_EQ(change_of_rate(scheduled(1000, cosine), other), "");
 }
 
 }  // namespace
