@@ -54,6 +54,7 @@ class SameBatches : public testing::Test {
     model.layers = 1;
     model.heads = 2;
     model.window = 16;
+    torch::manual_seed(1);
     model_ = EntropyModel(model);
     freeze(*model_);
     EntropyPatching rule;
